@@ -1,0 +1,1 @@
+"""The composition root: settings, command line, and the runtime that wires the stages. It decides nothing."""

@@ -1,0 +1,122 @@
+"""One batch's way through the core: records in, rows of all tables and the partition's next state out.
+
+Owns that the result is a function of the partition's log up to the batch's end: no clock, no randomness, no setting.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from aggregation.batch import lines_in
+from aggregation.decode import decode, lines_of
+from aggregation.dedup import Days, DedupIndex, Hashes
+from aggregation.fold import rollup_deltas, validation_errors
+from schemas.identity import event_hashes, event_keys
+from schemas.log import Barrier, Configure, LogConfig, Record, punctuation_of
+from schemas.meter import all_paths
+from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
+
+ConfigVersions = Callable[[int], LogConfig]
+"""Looks up a version of the configuration. Versions never change, so the answer is always the same."""
+
+
+@dataclass(frozen=True)
+class PartitionState:
+    """What of a partition's log so far decides how the next batch is folded."""
+
+    partition: int
+    next_offset: int = 0
+    epoch: int = 0
+    version: int = 0
+    config: LogConfig = field(default_factory=LogConfig)
+    log_id: str = ""
+
+
+@dataclass(frozen=True)
+class FoldedBatch:
+    """The rows that a batch adds to each table, the keys that it adds to the dedup index, and the state after it."""
+
+    first_offset: int
+    frames: dict[str, pl.DataFrame]
+    hashes: Hashes
+    days: Days
+    state: PartitionState
+
+    def token(self, table: str) -> str:
+        """The insert token of the batch's rows in a table: the same batch always has the same one."""
+        return f"{self.state.log_id}:{self.state.partition}:{self.first_offset}:{table}"
+
+
+def fold_batch(
+    records: Sequence[Record], state: PartitionState, index: DedupIndex, versions: ConfigVersions
+) -> FoldedBatch:
+    """Fold one batch, as cut by `next_batch`, in this order; the index is read, not changed.
+
+    1. decode: every line is an event or a rejection;
+    2. dedup: the first event of an identity is accepted. Before the fold, so that a copy with other properties
+       cannot count twice, and after the decoding, since a line that is no event has no identity;
+    3. fold: accepted events to rollup deltas and validation errors;
+    4. punctuation, at the batch's end, decides the epoch and the configuration of the *next* batch.
+    """
+    assert records[0].offset >= state.next_offset, "a batch starts where the last one ended"
+    # 1. decode
+    lines = lines_of(records)
+    decoded = decode(lines, all_paths(state.config.meters), state.config.limits)
+    # 2. dedup
+    hashes = event_hashes(event_keys(decoded.events))
+    days = decoded.events["appended_at"].dt.epoch("d").cast(pl.UInt16).to_numpy()
+    events = decoded.events.with_columns(hash_high=pl.Series(hashes[:, 0]), hash_low=pl.Series(hashes[:, 1]))
+    first = events.select(pl.struct("hash_high", "hash_low").is_first_distinct()).to_series().to_numpy()
+    fresh = first & ~index.seen(hashes, days)
+    accepted, duplicates = events.filter(fresh), events.filter(~fresh)
+    # 3. fold
+    rollups = rollup_deltas(accepted, state.config.meters, state.epoch)
+    accepted = accepted.with_columns(
+        validation_errors=validation_errors(accepted, state.config.meters), epoch=pl.lit(state.epoch, pl.UInt32)
+    )
+    # 4. punctuation
+    after = _state_after(records[-1], state, versions)
+    progress = _progress(records, state, after, len(accepted), len(duplicates), len(decoded.rejections))
+    place = pl.lit(state.partition, pl.UInt16).alias("partition")
+    return FoldedBatch(
+        first_offset=records[0].offset,
+        frames={
+            EVENTS.name: accepted.with_columns(place).select(EVENTS.frame.keys()),
+            ROLLUPS.name: rollups,
+            DUPLICATES.name: duplicates.with_columns(place).select(DUPLICATES.frame.keys()),
+            REJECTIONS.name: decoded.rejections.with_columns(place).select(REJECTIONS.frame.keys()),
+            PROGRESS.name: progress,
+        },
+        hashes=hashes[fresh],
+        days=days[fresh],
+        state=after,
+    )
+
+
+def _state_after(last: Record, state: PartitionState, versions: ConfigVersions) -> PartitionState:
+    after = replace(state, next_offset=last.offset + 1)
+    if last.value is not None:
+        return after
+    match punctuation_of(last.key):
+        case Barrier(number):
+            return replace(after, epoch=max(state.epoch, number))
+        case Configure(version, log_id):
+            assert state.log_id in {"", log_id}, "a log keeps its id"
+            return replace(after, version=version, config=versions(version), log_id=log_id)
+        case _:
+            return after
+
+
+def _progress(
+    records: Sequence[Record], before: PartitionState, after: PartitionState, accepted: int, duplicates: int, rejected: int
+) -> pl.DataFrame:
+    lines = accepted + duplicates + rejected
+    assert lines <= sum(lines_in(record.value) for record in records if record.value is not None)
+    row = {
+        "log_id": after.log_id, "partition": before.partition, "first_offset": records[0].offset,
+        "next_offset": after.next_offset, "epoch": after.epoch, "config_version": after.version,
+        "appended_at": records[-1].appended_at_ms, "lines": lines,
+        "accepted": accepted, "duplicates": duplicates, "rejected": rejected,
+    }  # fmt: skip
+    return pl.DataFrame({name: [value] for name, value in row.items()}).cast(PROGRESS.frame)  # type: ignore[arg-type]

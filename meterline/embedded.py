@@ -1,0 +1,126 @@
+"""The embedded runtime: PostgreSQL, ClickHouse, the log and the worker over one data directory, in one process.
+
+Owns the directory's lock: one process has it, and it is free the moment that process ends, however it ends.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import sqlalchemy as sa
+
+from aggregation.app import Worker
+from schemas.log import Limits, LogConfig
+from schemas.meter import changed_meters, parse_meters
+from schemas.configuration import ConfigurationError, Fault
+from stores.clickhouse import Client, open_embedded, query
+from stores.log import PostgresLog, open_log
+from stores.postgres import embedded_server, engine_for, migrate
+
+PARTITIONS = 4
+_ADDRESS = "server.json"
+
+
+class InUseError(RuntimeError):
+    """Another process has the data directory, and does not answer requests."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The open stores of a data directory, and the worker that follows the log."""
+
+    directory: Path
+    database: sa.Engine
+    clickhouse: Client
+    log: PostgresLog
+    worker: Worker
+
+
+@contextmanager
+def embedded(directory: Path, on_failure: Callable[[], None] = lambda: None) -> Iterator[Embedded]:
+    """Open the stores of a data directory, made if it is new, and start the worker; all is closed at the end.
+
+    Raises InUseError when another process has the directory.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory), embedded_server(directory / "postgres") as url:
+        database = engine_for(url)
+        migrate(database)
+        clickhouse = open_embedded(directory / "clickhouse")
+        try:
+            log = open_log(database, PARTITIONS)
+            _refuse_other_log(clickhouse, log, directory)
+            worker = Worker(log, clickhouse, on_failure)
+            worker.start()
+            try:
+                yield Embedded(directory, database, clickhouse, log, worker)
+            finally:
+                worker.stop()
+        finally:
+            clickhouse.close()
+            database.dispose()
+
+
+def configure_meters(log: PostgresLog, text: str, file: str, limits: Limits | None = None) -> int:
+    """Put the meters of a YAML text in force from here on in the log; returns the configuration's version.
+
+    Raises ConfigurationError with all faults; then nothing has changed.
+    """
+    meters = parse_meters(text, file)
+    newest = log.newest_config()
+    if faults := changed_meters(newest.meters, meters, file):
+        raise ConfigurationError(faults)
+    return log.configure(LogConfig(limits=limits or newest.limits, meters=meters))
+
+
+@contextmanager
+def announced(directory: Path, url: str) -> Iterator[None]:
+    """Let other commands find the server of this directory, while it runs."""
+    address = directory / _ADDRESS
+    address.write_bytes(orjson.dumps({"url": url, "pid": os.getpid()}))
+    try:
+        yield
+    finally:
+        address.unlink(missing_ok=True)
+
+
+def server_of(directory: Path) -> str | None:
+    """The URL of the server that has the directory; None when nobody has it.
+
+    Raises InUseError when a process has it that is no server, or one that does not listen yet.
+    """
+    if not directory.exists():
+        return None
+    try:
+        with _locked(directory):
+            return None
+    except InUseError:
+        address = directory / _ADDRESS
+        if not address.exists():
+            raise
+        return str(orjson.loads(address.read_bytes())["url"])
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"{directory} is in use by another meterline process; wait for it to end, or use another --data"
+            raise InUseError(message) from None
+        yield
+
+
+def _refuse_other_log(clickhouse: Client, log: PostgresLog, directory: Path) -> None:
+    others = query(
+        clickhouse, "SELECT DISTINCT log_id FROM progress WHERE log_id != {log_id:String}", log_id=log.log_id
+    )
+    if len(others):
+        value = f"the usage of the log {others['log_id'][0]}"
+        allowed = f"allowed: that of the log in postgres/, {log.log_id}; both folders are one whole: restore or remove both"
+        raise ConfigurationError([Fault(str(directory), "clickhouse/", value, allowed)])

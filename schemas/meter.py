@@ -1,0 +1,120 @@
+"""Meters: which events count, what of them, and by which dimensions. Read from the same YAML that OpenMeter reads.
+
+Owns what a legal set of meters is. A path into an event's data is a chain of names (`$.aircraft.seats`); all meters
+together must agree on which paths are values and which are objects, so that a batch is decoded in one pass.
+"""
+
+import re
+from collections import Counter
+from enum import StrEnum
+from itertools import chain
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from schemas.configuration import ConfigurationError, Fault, faults_of, parse_yaml
+
+Path = Annotated[str, StringConstraints(pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_]*)+$", max_length=256)]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:_[a-z0-9]+)*$", max_length=64)]
+Dimension = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][0-9a-zA-Z_]*$", max_length=64)]
+
+
+class Aggregation(StrEnum):
+    """What a meter does with the values of the events it counts."""
+
+    COUNT = "COUNT"
+    SUM = "SUM"
+    MIN = "MIN"
+    MAX = "MAX"
+    UNIQUE_COUNT = "UNIQUE_COUNT"
+
+
+class Meter(BaseModel):
+    """One meter: events of `event_type`, aggregated over `value_property`, split by the dimensions of `group_by`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True)
+
+    slug: Slug
+    description: str = Field(default="", max_length=1024)
+    event_type: str = Field(min_length=1, max_length=512)
+    aggregation: Aggregation
+    value_property: Path | None = None
+    group_by: dict[Dimension, Path] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _value_fits_the_aggregation(self) -> Self:
+        if self.aggregation is Aggregation.COUNT and self.value_property is not None:
+            raise ValueError("allowed: a COUNT meter counts events and has no valueProperty")
+        if self.aggregation is not Aggregation.COUNT and self.value_property is None:
+            raise ValueError(f"allowed: {self.aggregation} needs a valueProperty such as $.bytes")
+        return self
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the meter's value must be a number."""
+        return self.aggregation in {Aggregation.SUM, Aggregation.MIN, Aggregation.MAX}
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Every path into an event's data that this meter reads."""
+        return frozenset(self.group_by.values()) | ({self.value_property} if self.value_property else set())
+
+
+def parse_meters(text: str, file: str) -> tuple[Meter, ...]:
+    """The meters of a YAML file, sorted by slug. Raises one ConfigurationError that lists all faults.
+
+    >>> parse_meters("meters: [{slug: calls, eventType: call, aggregation: COUNT}]", "meters.yaml")[0].slug
+    'calls'
+    """
+    parsed = parse_yaml(text, file)
+    listed = parsed.get("meters")
+    faults = [Fault(file, key, repr(value), "allowed: the key meters") for key, value in parsed.items() if key != "meters"]
+    if not isinstance(listed, list) or not listed:
+        raise ConfigurationError([*faults, Fault(file, "meters", repr(listed), "allowed: a list of at least one meter")])
+    meters: list[Meter] = []
+    for position, definition in enumerate(listed):
+        try:
+            meters.append(Meter.model_validate(definition))
+        except ValidationError as error:
+            faults += faults_of(error, file, f"meters[{position}].")
+    faults += [
+        Fault(file, "meters", repr(slug), f"allowed: a slug once; this one stands {count} times")
+        for slug, count in _slugs(listed).items()
+        if count > 1
+    ]
+    faults += [Fault(file, "meters", repr(path), why) for path, why in _torn_paths(meters)]
+    if faults:
+        raise ConfigurationError(faults)
+    return tuple(sorted(meters, key=lambda meter: meter.slug))
+
+
+def changed_meters(before: tuple[Meter, ...], after: tuple[Meter, ...], file: str) -> list[Fault]:
+    """Faults for meters that keep their slug but count something else: their old and new rollups would be mixed."""
+    known = {meter.slug: meter for meter in before}
+    fixed = ("event_type", "aggregation", "value_property", "group_by")
+    return [
+        Fault(file, f"meters.{meter.slug}.{to_camel(name)}", repr(getattr(meter, name)),
+              f"allowed: {getattr(known[meter.slug], name)!r}, as already counted; give the new meter a slug of its own")
+        for meter in after if meter.slug in known
+        for name in fixed if getattr(meter, name) != getattr(known[meter.slug], name)
+    ]  # fmt: skip
+
+
+def all_paths(meters: tuple[Meter, ...]) -> tuple[str, ...]:
+    """Every path that some meter reads, sorted."""
+    return tuple(sorted(set(chain.from_iterable(meter.paths for meter in meters))))
+
+
+def _slugs(listed: list[Any]) -> Counter[str]:
+    return Counter(str(entry["slug"]) for entry in listed if isinstance(entry, dict) and "slug" in entry)
+
+
+def _torn_paths(meters: list[Meter]) -> list[tuple[str, str]]:
+    paths = all_paths(tuple(meters))
+    return [
+        (path, f"allowed: a value or an object, not both; {longer} reads inside it")
+        for path in paths
+        for longer in paths
+        if re.match(re.escape(path) + r"\.", longer)
+    ]

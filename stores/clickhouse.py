@@ -1,0 +1,58 @@
+"""ClickHouse: tokened inserts of polars frames, and queries that give polars frames.
+
+Owns that an insert under a used token changes nothing, so a batch may be stored again and again. The engine is chdb in
+this process (one process a directory, and one path a process), which is ClickHouse itself without its server.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import clickhouse_connect
+import polars as pl
+import pyarrow as pa
+
+from schemas.tables import TABLES, Table
+
+
+class Client(Protocol):
+    """What we use of clickhouse_connect's client, be it for chdb or for a server."""
+
+    def command(self, cmd: str, parameters: dict[str, Any] | None = None) -> Any: ...  # noqa: D102
+    def insert_arrow(self, table: str, arrow_table: pa.Table, *, settings: dict[str, Any]) -> Any: ...  # noqa: D102
+    def query_df_arrow(self, query: str, parameters: dict[str, Any], *, dataframe_library: str) -> pl.DataFrame: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+def open_embedded(path: Path) -> Client:
+    """A client of the embedded engine over this directory, with the tables in place."""
+    client: Client = clickhouse_connect.get_client(interface="chdb", path=str(path))
+    for table in TABLES:
+        client.command(table.ddl())
+    return client
+
+
+def insert(client: Client, table: Table, frame: pl.DataFrame, token: str) -> None:
+    """Insert the rows of a frame that has the table's columns. Under a token used before, nothing happens."""
+    if frame.is_empty():
+        return
+    settings = {"insert_deduplication_token": token, "async_insert": 0, "deduplicate_insert": "enable"}
+    client.insert_arrow(table.name, _with_maps(frame.to_arrow(), table), settings=settings)
+
+
+def query(client: Client, sql: str, **parameters: Any) -> pl.DataFrame:
+    """The rows that a SELECT gives; `{name:Type}` in it stands for a parameter."""
+    return client.query_df_arrow(sql, parameters=parameters, dataframe_library="polars")
+
+
+def _with_maps(rows: pa.Table, table: Table) -> pa.Table:
+    """Lists of (key, value) as the Arrow maps that a Map column needs."""
+    for name, kind in table.columns.items():
+        if kind.startswith("Map("):
+            pairs = rows.column(name).combine_chunks()
+            pairs = pairs.chunk(0) if isinstance(pairs, pa.ChunkedArray) else pairs
+            inner = pairs.flatten()
+            text = [inner.field(part).cast(pa.string()) for part in ("key", "value")]
+            offsets = pa.compute.subtract(pairs.offsets, pairs.offsets[0]).cast(pa.int32())
+            place = rows.schema.get_field_index(name)
+            rows = rows.set_column(place, name, pa.MapArray.from_arrays(offsets, *text))
+    return rows

