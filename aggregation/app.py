@@ -8,13 +8,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Histogram
 
 from aggregation.batch import next_batch
 from aggregation.dedup import DedupIndex
-from aggregation.fold_batch import PartitionState, fold_batch
+from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
 from aggregation.store import load_index, load_state, store_batch
 from schemas.log import Record
 from schemas.tables import PROGRESS
@@ -55,8 +56,12 @@ class Worker:
         self._wake = threading.Event()
         self._stopping = False
         self._stored = threading.Condition()
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
         self._partitions: list[_Partition] = []
+        self.offsets: dict[int, int] = {}
+        """For each partition, the offset behind its last stored batch."""
+        self._storer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._storing: Future[None] = self._storer.submit(lambda: None)
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         log.on_append = self._wake.set
 
@@ -65,6 +70,7 @@ class Worker:
         for number in range(self._log.partitions):
             state = load_state(self._client, number, self._log.log_id, self._log.config)
             self._partitions.append(_Partition(state, load_index(self._client, state)))
+            self.offsets[number] = state.next_offset
         self._thread.start()
 
     def stop(self) -> None:
@@ -73,11 +79,7 @@ class Worker:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-
-    @property
-    def offsets(self) -> dict[int, int]:
-        """For each partition, the offset behind its last stored batch."""
-        return {partition.state.partition: partition.state.next_offset for partition in self._partitions}
+        self._storer.shutdown()
 
     def wait_for(self, offsets: dict[int, int], timeout_s: float) -> bool:
         """Wait until every partition is stored up to its offset, or the time is over. Raises the worker's failure."""
@@ -88,8 +90,8 @@ class Worker:
         return sum(max(end - self.offsets[partition], 0) for partition, end in offsets.items())
 
     def _raise_failure(self) -> bool:
-        if self._failure is not None:
-            raise RuntimeError("the worker has stopped: a batch could not be stored") from self._failure
+        if self.failure is not None:
+            raise RuntimeError("the worker has stopped: a batch could not be stored") from self.failure
         return False
 
     def _run(self) -> None:
@@ -98,11 +100,13 @@ class Worker:
                 self._wake.clear()
                 progressed = [self._advance(partition) for partition in self._partitions]
                 if not any(progressed):
+                    self._storing.result()
                     self._wake.wait(FLUSH_INTERVAL_S / 4 if any(p.pending for p in self._partitions) else 1.0)
+            self._storing.result()
         except BaseException as failure:  # crash-only: whatever it is, the process must not live on without a worker
             logger.exception("the worker stops")
             with self._stored:
-                self._failure = failure
+                self.failure = failure
                 self._stored.notify_all()
             self._on_failure()
 
@@ -127,9 +131,20 @@ class Worker:
         return folded or bool(records)
 
     def _fold(self, partition: _Partition, batch: list[Record]) -> None:
+        """Fold a batch while the one before it is being stored; batches are stored in the order of their folding."""
         started_s = time.monotonic()
         folded = fold_batch(batch, partition.state, partition.index, self._log.config)
-        folded_s = time.monotonic()
+        partition.index.add(folded.hashes, folded.days)
+        horizon_days = partition.state.config.limits.dedup_horizon_days
+        partition.state = folded.state
+        self._storing.result()
+        self._storing = self._storer.submit(self._store, folded, time.monotonic() - started_s)
+        if folded.state.config.limits.dedup_horizon_days != horizon_days:
+            self._storing.result()
+            partition.index = load_index(self._client, folded.state)
+
+    def _store(self, folded: FoldedBatch, fold_s: float) -> None:
+        started_s = time.monotonic()
         for attempt in range(STORE_TRIES):
             try:
                 store_batch(self._client, folded)
@@ -139,21 +154,17 @@ class Worker:
                     raise
                 logger.warning("batch %s not stored; trying again", folded.token("*"), exc_info=True)
                 time.sleep(STORE_RETRY_S * 2**attempt)
-        stored_s = time.monotonic()
-        horizon_days = partition.state.config.limits.dedup_horizon_days
-        partition.index.add(folded.hashes, folded.days)
+        store_s = time.monotonic() - started_s
         with self._stored:
-            partition.state = folded.state
+            self.offsets[folded.state.partition] = folded.state.next_offset
             self._stored.notify_all()
-        if folded.state.config.limits.dedup_horizon_days != horizon_days:
-            partition.index = load_index(self._client, folded.state)
-        BATCH_SECONDS.labels("fold").observe(folded_s - started_s)
-        BATCH_SECONDS.labels("store").observe(stored_s - folded_s)
+        BATCH_SECONDS.labels("fold").observe(fold_s)
+        BATCH_SECONDS.labels("store").observe(store_s)
         row = folded.frames[PROGRESS.name].row(0, named=True)
         for outcome in ("accepted", "duplicates", "rejected"):
             LINES.labels(outcome).inc(row[outcome])
         logger.info(
             "batch partition=%d offsets=%d-%d accepted=%d duplicates=%d rejected=%d epoch=%d fold_s=%.3f store_s=%.3f",
             row["partition"], row["first_offset"], row["next_offset"] - 1, row["accepted"], row["duplicates"],
-            row["rejected"], row["epoch"], folded_s - started_s, stored_s - folded_s,
+            row["rejected"], row["epoch"], fold_s, store_s,
         )  # fmt: skip

@@ -16,7 +16,7 @@ import polars as pl
 
 from schemas.event import IDENTITY_FIELDS, NotAnEventError, decode_line
 from schemas.log import DEFAULT_TENANT, Limits, Record
-from schemas.ndjson import read_lines
+from schemas.ndjson import read_lines, text_of
 
 _INSTANT = r"^\d{4}-\d{2}-\d{2}T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$"
 _LONG_NUMBER = r"[0-9][0-9.]{15,}([eE][-+]?[0-9]+)?\s*[,}\]]|[0-9][eE][-+]?[0-9]{3,}\s*[,}\]]"
@@ -89,9 +89,8 @@ def _blank(raw: pl.Expr) -> pl.Expr:
 
 def _decode_fast(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> tuple[pl.DataFrame, pl.Series]:
     """The fields of every line, as far as they can be read at once, and for which lines that may be wrong."""
-    readable = lines.select(
-        pl.when(pl.col("raw").bin.size() <= limits.event_bytes_max).then(pl.col("raw")).cast(pl.String, strict=False)
-    ).to_series()
+    small = pl.when(pl.col("raw").bin.size() <= limits.event_bytes_max).then(pl.col("raw"))
+    readable = text_of(lines.select(small).to_series())
     schema = {name: pl.String for name in ("tenant", "specversion", *IDENTITY_FIELDS, "time")}
     parsed = read_lines(readable.fill_null("{}").to_list(), {**schema, "data": _data_schema(paths)})
     text = parsed.with_columns(line=readable)

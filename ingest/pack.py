@@ -10,7 +10,7 @@ import polars as pl
 
 from schemas.identity import event_key, event_keys, partition_of
 from schemas.log import DEFAULT_TENANT
-from schemas.ndjson import read_lines
+from schemas.ndjson import read_lines, text_of
 
 RECORD_LINES_MAX = 1000
 RECORD_BYTES_MAX = 768 * 1024  # below the megabyte that brokers take by default; a single larger event still goes alone
@@ -20,7 +20,7 @@ def pack(lines: Sequence[bytes], keys: Sequence[bytes], partitions: int) -> list
     """The lines as (partition, value) records. Lines keep their order within a partition.
 
     >>> pack([b'{"id":"1"}', b'{"id":"2"}'], [b"same", b"same"], 4)
-    [(1, b'{"id":"1"}\\n{"id":"2"}')]
+    [(0, b'{"id":"1"}\\n{"id":"2"}')]
     """
     by_partition: dict[int, list[bytes]] = defaultdict(list)
     for line, key in zip(lines, keys, strict=True):
@@ -32,7 +32,7 @@ def pack(lines: Sequence[bytes], keys: Sequence[bytes], partitions: int) -> list
 
 def identify(lines: Sequence[bytes]) -> list[bytes]:
     """The event key of each line. A line that has none, being no event, is keyed by its own bytes."""
-    text = pl.Series(lines, dtype=pl.Binary).cast(pl.String, strict=False).fill_null("{}")
+    text = text_of(pl.Series(lines, dtype=pl.Binary)).fill_null("{}")
     events = read_lines(text.to_list(), dict.fromkeys(("tenant", "source", "id"), pl.String))
     known = events.select(pl.col("tenant").fill_null(DEFAULT_TENANT), pl.col("source", "id"))
     if known["id"].null_count() + known["source"].null_count() == 0:

@@ -24,3 +24,22 @@ def read_lines(lines: Sequence[str], schema: Mapping[str, Any]) -> pl.DataFrame:
             return pl.DataFrame({name: [None] for name in schema}, schema=schema)
         middle = len(lines) // 2
         return pl.concat([read_lines(lines[:middle], schema), read_lines(lines[middle:], schema)])
+
+
+def text_of(raw: pl.Series) -> pl.Series:
+    """Lines of bytes as lines of text; null where they are not UTF-8.
+
+    >>> text_of(pl.Series([b"good", b"\\xff"])).to_list()
+    ['good', None]
+    """
+    try:
+        return raw.cast(pl.String)
+    except pl.exceptions.ComputeError:  # says which only by failing as a whole
+        return pl.Series(raw.name, [_text(line) for line in raw], dtype=pl.String)
+
+
+def _text(line: bytes | None) -> str | None:
+    try:
+        return None if line is None else line.decode()
+    except UnicodeDecodeError:
+        return None

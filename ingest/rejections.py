@@ -1,0 +1,84 @@
+"""Rejected lines, and their way back into the log, as they are or repaired.
+
+A line that went back is no longer open, whatever becomes of it there: if it is rejected again, that is a new rejection
+at its new place. An event that was accepted after all by another way is then found to be a duplicate.
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import orjson
+import polars as pl
+import sqlalchemy as sa
+
+from ingest.pack import identify, pack
+from stores.clickhouse import Client, query
+from stores.log import PostgresLog
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A rejected line: its position `partition:offset:line`, why it was rejected, and its bytes."""
+
+    position: str
+    reason: str
+    detail: str
+    raw: bytes
+
+    def to_json(self) -> dict[str, str]:
+        """The row as JSON has it; bytes that are no text are written in base64."""
+        row = {"position": self.position, "reason": self.reason, "detail": self.detail}
+        try:
+            return {**row, "raw": self.raw.decode()}
+        except UnicodeDecodeError:
+            return {**row, "raw_base64": b64encode(self.raw).decode()}
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """A row as `to_json` writes it, `raw` being text or, repaired, the event itself.
+
+        Raises ValueError when the line is no such row.
+        """
+        row: Any = orjson.loads(line)
+        if not isinstance(row, dict) or "position" not in row or not {"raw", "raw_base64"} & row.keys():
+            raise ValueError(f"{line[:80]}: allowed: JSON with position and raw, as `rejections list --json` prints it")
+        raw = row.get("raw")
+        event = raw.encode() if isinstance(raw, str) else orjson.dumps(raw) if raw else b64decode(row["raw_base64"])
+        return cls(row["position"], row.get("reason", ""), row.get("detail", ""), event)
+
+
+def open_rejections(client: Client, database: sa.Engine, reason: str | None) -> list[Rejected]:
+    """The rejected lines that were not put back into the log, by position; of one reason, or of all."""
+    rows = query(
+        client,
+        "SELECT concat(toString(partition), ':', toString(offset), ':', toString(line)) AS position, reason, detail,"
+        " base64Encode(raw) AS raw FROM rejections WHERE {reason:String} IN ('', reason)"
+        " ORDER BY partition, offset, line",
+        reason=reason or "",
+    )
+    with database.connect() as connection:
+        replayed = connection.execute(
+            sa.text("""SELECT concat_ws(':', partition, "offset", line) FROM rejection_replays""")
+        ).scalars()
+        rows = rows.filter(~pl.col("position").is_in(pl.Series(list(replayed), dtype=pl.String).implode()))
+    return [Rejected(position, why, detail, b64decode(raw)) for position, why, detail, raw in rows.iter_rows()]
+
+
+def append_again(log: PostgresLog, database: sa.Engine, rows: Sequence[Rejected]) -> None:
+    """Put lines back into the log and mark their rejections, in one transaction."""
+    if not rows:
+        return
+    lines = [row.raw.replace(b"\n", b" ") for row in rows]
+    places = [dict(zip(("partition", "offset", "line"), map(int, row.position.split(":")), strict=True)) for row in rows]
+    with database.begin() as connection:
+        log.append_within(connection, pack(lines, identify(lines), log.partitions))
+        connection.execute(
+            sa.text(
+                'INSERT INTO rejection_replays (partition, "offset", line) VALUES (:partition, :offset, :line)'
+                " ON CONFLICT DO NOTHING"
+            ),
+            places,
+        )
+    log.on_append()

@@ -1,0 +1,240 @@
+"""The command line. A command finds the server of its data directory, or opens the stores itself."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table as RichTable
+
+from meterline.embedded import InUseError, embedded, server_of
+from meterline.operations import outputs_of
+from meterline.output import Failure, Output, Progress, Table, Text, decode
+from meterline.server import serve as run_server
+from schemas.configuration import ConfigurationError
+
+console = Console()
+errors = Console(stderr=True)
+
+data_option = click.option(
+    "--data", type=click.Path(file_okay=False, path_type=Path), default=Path("data"), envvar="METERLINE_DATA",
+    show_default=True, help="The data directory.",
+)  # fmt: skip
+file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+period_option = click.option("--period", required=True, metavar="YYYY-MM", help="The month.")
+
+
+def main() -> None:
+    """Run the command line; what the user can mend ends with a message and status 1."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (ConfigurationError, InUseError) as error:
+        errors.print(str(error), style="red", markup=False, highlight=False)
+        sys.exit(1)
+    except click.Abort:
+        sys.exit(130)
+
+
+@click.group()
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens, one line a batch.")
+def cli(verbose: bool) -> None:
+    """Meterline: usage events in, invoices in a balanced double-entry ledger out."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+
+
+@cli.command()
+@data_option
+@click.option("--port", default=8888, show_default=True, help="The port on 127.0.0.1; 0 takes a free one.")
+@click.option("--meters", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The meters, as YAML.")
+def serve(data: Path, port: int, meters: Path | None) -> None:
+    """Run the gateway and the aggregation until stopped. Safe to kill at any moment."""
+    logging.getLogger("meterline").setLevel(logging.INFO)
+    sys.exit(run_server(data, port, meters))
+
+
+@cli.command("import")
+@data_option
+@file_argument
+def import_file(data: Path, file: Path) -> None:
+    """Import usage events from a FILE with one CloudEvents JSON object a line. Safe to repeat."""
+    run(data, "import_usage", path=str(file.resolve()))
+
+
+@cli.command()
+@data_option
+@period_option
+def bill(data: Path, period: str) -> None:
+    """Bill a month: cut the log, rate the usage, post invoices and adjustments. Safe to kill and repeat."""
+    run(data, "bill", period=period)
+
+
+@cli.command()
+@data_option
+@period_option
+def usage(data: Path, period: str) -> None:
+    """Show the usage of a month by meter and subject."""
+    run(data, "show_usage", period=period)
+
+
+@cli.command()
+@data_option
+def audit(data: Path) -> None:
+    """Check the promises on the stored data: nothing lost, nothing twice, books balanced."""
+    run(data, "audit")
+
+
+@cli.group()
+def meters() -> None:
+    """The meters in force."""
+
+
+@meters.command("apply")
+@data_option
+@file_argument
+def apply_meters(data: Path, file: Path) -> None:
+    """Put the meters of a YAML FILE in force, from here on in the log."""
+    run(data, "apply_meters", text=file.read_text(), file=str(file))
+
+
+@cli.group()
+def price() -> None:
+    """Price books."""
+
+
+@price.command("apply")
+@data_option
+@file_argument
+def apply_price_book(data: Path, file: Path) -> None:
+    """Store the version of a price book that a YAML FILE holds."""
+    run(data, "apply_price_book", text=file.read_text(), file=str(file))
+
+
+@cli.group()
+def contracts() -> None:
+    """Who pays for which subjects."""
+
+
+@contracts.command("apply")
+@data_option
+@file_argument
+def apply_contracts(data: Path, file: Path) -> None:
+    """Store the contracts that a YAML FILE holds."""
+    run(data, "apply_contracts", text=file.read_text(), file=str(file))
+
+
+@cli.group()
+def rejections() -> None:
+    """Lines that are no usage events."""
+
+
+@rejections.command("list")
+@data_option
+@click.option("--reason", help="Only of this reason.")
+@click.option("--limit", default=100, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the whole rejected line.")
+def list_rejections(data: Path, reason: str | None, limit: int, as_json: bool) -> None:
+    """List the open rejections with their reasons and positions."""
+    run(data, "list_rejections", reason=reason, limit=limit, as_json=as_json)
+
+
+@rejections.command("replay")
+@data_option
+@click.option("--reason", help="Only of this reason.")
+@click.option("--repaired", type=click.File(), help="Lines as `list --json` prints them, with `raw` repaired.")
+def replay_rejections(data: Path, reason: str | None, repaired: Any) -> None:
+    """Put rejected lines into the log again, as they are or repaired."""
+    run(data, "replay_rejections", reason=reason, repaired=repaired.read() if repaired else None)
+
+
+@cli.group()
+def invoices() -> None:
+    """Invoices."""
+
+
+@invoices.command("list")
+@data_option
+@period_option
+def list_invoices(data: Path, period: str) -> None:
+    """List a month's invoices."""
+    run(data, "list_invoices", period=period)
+
+
+@invoices.command("show")
+@data_option
+@click.argument("number")
+def show_invoice(data: Path, number: str) -> None:
+    """Print an invoice with the explanation of each line."""
+    run(data, "show_invoice", number=number)
+
+
+@cli.group()
+def ledger() -> None:
+    """The double-entry ledger."""
+
+
+@ledger.command("balance")
+@data_option
+def trial_balance(data: Path) -> None:
+    """Print the trial balance."""
+    run(data, "trial_balance")
+
+
+def run(data: Path, operation: str, **parameters: Any) -> None:
+    """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure."""
+    url = server_of(data)
+    if url:
+        render(_remote(url, operation, parameters))
+        return
+    with embedded(data) as app:
+        render(outputs_of(app, operation, parameters))
+
+
+def render(outputs: Iterator[Output]) -> None:
+    """Show outputs as they come: bars, texts, tables. Ends the process with status 1 on a failure."""
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=errors) as bars:
+        tasks = {task.description: task.id for task in bars.tasks}
+        for output in outputs:
+            match output:
+                case Progress(step=step, done=done, total=total):
+                    if step not in tasks:
+                        tasks[step] = bars.add_task(step, total=total)
+                    bars.update(tasks[step], completed=done, total=total)
+                case Text(text=text):
+                    console.print(text, markup=False, highlight=False, soft_wrap=True)
+                case Table():
+                    console.print(_table(output))
+                case Failure(message=message):
+                    bars.stop()
+                    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+                    sys.exit(1)
+
+
+def _table(output: Table) -> RichTable:
+    table = RichTable(title=output.title, title_justify="left")
+    for column in output.columns:
+        table.add_column(column, justify="right" if column in output.numbers else "left")
+    for row in output.rows:
+        table.add_row(*row)
+    return table
+
+
+def _remote(url: str, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:
+    try:
+        with httpx.stream("POST", f"{url}/api/v1/operations/{operation}", json=parameters, timeout=None) as response:  # noqa: S113  a billing run takes its time
+            response.raise_for_status()
+            for line in response.iter_lines():
+                yield decode(line)
+    except httpx.HTTPError as error:
+        yield Failure(message=f"the server at {url} did not finish the request: {error}; look at its log, then try again")

@@ -1,0 +1,144 @@
+"""What can be asked of a running Meterline: each operation is a function over the open stores that yields outputs.
+
+The command line calls them in its own process, or, where a server has the data directory, through that server.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from aggregation.usage import usage_between
+from ingest.app import import_file
+from ingest.rejections import Rejected, append_again, open_rejections
+from invoicing import store as books
+from invoicing.render import invoice_text
+from meterline.audit import audit
+from meterline.billing import Period, bill
+from meterline.embedded import Embedded, configure_meters
+from meterline.output import Failure, Output, Progress, Table, Text
+from rating.books import refuse_changed_version
+from schemas.configuration import ConfigurationError
+from schemas.contract import contract_faults, parse_contracts
+from schemas.log import DEFAULT_TENANT
+from schemas.price_book import parse_price_book
+
+CATCH_UP_POLL_S = 0.1
+
+
+def import_usage(app: Embedded, *, path: str) -> Iterator[Output]:
+    """Import a file of usage events, one CloudEvents JSON object a line, and wait until the rollups hold them."""
+    file = Path(path)
+    size = file.stat().st_size
+    lines = 0
+    for lines, done in import_file(file, app.log.append, app.log.partitions):
+        yield Progress(step="import", done=done, total=size)
+    yield from catch_up(app)
+    yield Text(text=f"{lines:,} lines of {file.name} are in the log and in the rollups")
+
+
+def catch_up(app: Embedded) -> Iterator[Output]:
+    """Wait until everything in the log is in the rollups."""
+    for partition in range(app.log.partitions):
+        app.log.flush(partition)
+    ends = app.log.end_offsets()
+    start = sum(app.worker.offsets.values())
+    total = sum(ends.values()) - start
+    while not app.worker.wait_for(ends, CATCH_UP_POLL_S):
+        yield Progress(step="aggregate", done=sum(app.worker.offsets.values()) - start, total=total)
+    yield Progress(step="aggregate", done=total, total=total)
+
+
+def apply_meters(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
+    """Put the meters of a YAML text in force, from here on in the log."""
+    version = configure_meters(app.log, text, file)
+    yield from catch_up(app)
+    yield Text(text=f"{file}: in force as version {version} of the configuration")
+
+
+def apply_price_book(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
+    """Store a price book's version, for ever."""
+    book = parse_price_book(text, file, [meter.slug for meter in app.log.newest_config().meters])
+    with app.database.begin() as connection:
+        refuse_changed_version(_price_books(connection), book, file)
+        new = books.apply_price_book(
+            connection, DEFAULT_TENANT, book.book, book.version, book.digest, book.canonical().decode()
+        )
+    yield Text(text=f"{book.book} version {book.version}: {'stored' if new else 'stored before'}, digest {book.digest}")
+
+
+def apply_contracts(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
+    """Store who pays for which subjects, on which plan."""
+    contracts = parse_contracts(text, file)
+    with app.database.begin() as connection:
+        faults = [fault for book in _price_books(connection)[-1:] for fault in contract_faults(contracts, book, file)]
+        if faults:
+            raise ConfigurationError(faults)
+        new = books.apply_contracts(connection, DEFAULT_TENANT, contracts.digest, contracts.canonical().decode())
+    state = "stored" if new else "stored before"
+    yield Text(text=f"{len(contracts.contracts)} contracts: {state}, digest {contracts.digest}")
+
+
+def show_usage(app: Embedded, *, period: str) -> Iterator[Output]:
+    """The usage of a period by meter and subject, with all that has arrived by now."""
+    month = Period.parse(period)
+    meters = app.log.newest_config().meters
+    usage = usage_between(app.clickhouse, DEFAULT_TENANT, meters, month.start, month.end, cut=2**32 - 1)
+    quantity = pl.coalesce("quantity", pl.col("uniques").list.len().cast(pl.Decimal(38, 9)))
+    rows = usage.select("meter", "subject", quantity.alias("quantity")).sort("meter", "subject").rows()
+    yield Table(
+        title=f"Usage of {period}",
+        columns=("meter", "subject", "quantity"),
+        rows=[(meter, subject, f"{quantity.normalize():,f}") for meter, subject, quantity in rows],
+        numbers=("quantity",),
+    )
+
+
+def list_rejections(app: Embedded, *, reason: str | None, limit: int, as_json: bool) -> Iterator[Output]:
+    """The lines that are no usage events and were not put into the log again, oldest first."""
+    rejected = open_rejections(app.clickhouse, app.database, reason)
+    if as_json:
+        yield Text(text="\n".join(orjson.dumps(row.to_json()).decode() for row in rejected[:limit]))
+        return
+    yield Table(
+        title=f"{len(rejected):,} open rejections" + (f", the first {limit}" if len(rejected) > limit else ""),
+        columns=("position", "reason", "detail", "line"),
+        rows=[(row.position, row.reason, row.detail, row.raw[:60].decode(errors="replace")) for row in rejected[:limit]],
+    )
+
+
+def replay_rejections(app: Embedded, *, reason: str | None, repaired: str | None) -> Iterator[Output]:
+    """Put rejected lines into the log again: as they are, or as a repaired list has them."""
+    rows = open_rejections(app.clickhouse, app.database, reason)
+    if repaired is not None:
+        known = {row.position for row in rows}
+        listed = [Rejected.from_json(line) for line in repaired.splitlines() if line.strip()]
+        rows = [row for row in listed if row.position in known]
+        if unknown := sorted({row.position for row in listed} - known):
+            yield Text(text=f"no open rejection at {', '.join(unknown)}; skipped")
+    append_again(app.log, app.database, rows)
+    yield from catch_up(app)
+    still = {row.position for row in open_rejections(app.clickhouse, app.database, None)}
+    yield Text(text=f"{len(rows):,} lines were put into the log again; {len(still):,} rejections are open now")
+
+
+def list_invoices(app: Embedded, *, period: str) -> Iterator[Output]:
+    """The invoices of a period."""
+    with app.database.connect() as connection:
+        yield from invoice_table(period, books.invoices_of(connection, DEFAULT_TENANT, period))
+
+
+def invoice_table(period: str, invoices: pl.DataFrame) -> Iterator[Output]:
+    """Invoices as a table, amounts in units of their currency."""
+    columns = ("number", "customer", "customer_name", "currency", "subtotal", "tax", "total")
+    rows = [
+        (
+            row["number"], row["customer"], row["customer_name"], row["currency"],
+            *(f"{row[f'{name}_minor'] / 1:,}" for name in ()),
+            *(_amount(row[f"{name}_minor"], row["minor_units"]) for name in ("subtotal", "tax", "total")),
+        )
+        for row in invoices.iter_rows(named=True)
+    ]  # fmt: skip
+    yield Table(title=f"Invoices of {period}", columns=columns, rows=rows, numbers=columns[-3:])
