@@ -12,9 +12,9 @@ from schemas.log import Limits, Record
 
 
 def lines_in(value: bytes) -> int:
-    """How many lines a record's value counts for in a batch, blank ones and the one after a last newline included.
+    r"""How many lines a record's value counts for in a batch, blank ones and the one after a last newline included.
 
-    >>> lines_in(b'{"id":"1"}'), lines_in(b'{"id":"1"}\\n{"id":"2"}')
+    >>> lines_in(b'{"id":"1"}'), lines_in(b'{"id":"1"}\n{"id":"2"}')
     (1, 2)
     """
     return value.count(b"\n") + 1

@@ -1,9 +1,9 @@
 """Lines of the log to a frame of events, a whole batch at once.
 
 The fast decoder reads every line with polars and knows when it may be wrong: a number with more digits than a float
-holds, a field that is missing or might not have been a string, an unusual time. Each such line goes to `schemas/event.py`,
-which alone decides what a line means and alone rejects. Owns the law that a line without doubt is decoded to exactly
-what `schemas/event.py` would say (tests hold the two against each other).
+holds, a field that is missing or might not have been a string, an unusual time. Each such line goes to
+`schemas/event.py`, which alone decides what a line means and alone rejects. Owns the law that a line without doubt is
+decoded to exactly what `schemas/event.py` would say (tests hold the two against each other).
 """
 
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ def _decode_fast(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> t
     """The fields of every line, as far as they can be read at once, and for which lines that may be wrong."""
     small = pl.when(pl.col("raw").bin.size() <= limits.event_bytes_max).then(pl.col("raw"))
     readable = text_of(lines.select(small).to_series())
-    schema = {name: pl.String for name in ("tenant", "specversion", *IDENTITY_FIELDS, "time")}
+    schema = dict.fromkeys(("tenant", "specversion", *IDENTITY_FIELDS, "time"), pl.String)
     parsed = read_lines(readable.fill_null("{}").to_list(), {**schema, "data": _data_schema(paths)})
     text = parsed.with_columns(line=readable)
     fields = text.select(
@@ -103,7 +103,10 @@ def _decode_fast(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> t
     doubts = [
         pl.any_horizontal(pl.col("line", "specversion", *IDENTITY_FIELDS).is_null()),
         pl.col("specversion") != "1.0",
-        *(~pl.col(field).str.len_bytes().is_between(1, limits.field_bytes_max) for field in ("tenant", *IDENTITY_FIELDS)),
+        *(
+            ~pl.col(field).str.len_bytes().is_between(1, limits.field_bytes_max)
+            for field in ("tenant", *IDENTITY_FIELDS)
+        ),
         pl.col("time").is_not_null() & ~_usual_time(limits),
         pl.col("data").is_null() & pl.col("line").str.contains(r'"data"|\\'),
         pl.col("line").str.contains(_LONG_NUMBER),
@@ -150,7 +153,9 @@ def _not_surely_text(text: pl.DataFrame) -> pl.Series:
         | ~pl.col(field).str.contains(_NOT_SURELY_TEXT)
         | (
             (line.str.count_matches(f'"{field}"', literal=True) == 1)
-            & line.str.contains(pl.concat_str(pl.lit(f'"{field}"' + r'\s*:\s*"'), pl.col(field).str.escape_regex(), pl.lit('"')))
+            & line.str.contains(
+                pl.concat_str(pl.lit(f'"{field}"' + r'\s*:\s*"'), pl.col(field).str.escape_regex(), pl.lit('"'))
+            )
         )
         for field in ("tenant", *IDENTITY_FIELDS)
     ]

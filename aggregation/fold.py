@@ -37,7 +37,9 @@ def rollup_deltas(events: pl.DataFrame, meters: Sequence[Meter], epoch: int) -> 
     deltas = [_deltas(hourly, meter) for meter in meters]
     if not deltas:
         return pl.DataFrame(schema=ROLLUPS.frame)
-    in_key_order = pl.concat(deltas).sort("tenant", "meter", "subject", "dimensions", "window_start")  # cheaper to insert
+    in_key_order = pl.concat(deltas).sort(
+        "tenant", "meter", "subject", "dimensions", "window_start"
+    )  # cheaper to insert
     return in_key_order.with_columns(epoch=pl.lit(epoch, pl.UInt32)).select(ROLLUPS.frame.keys())
 
 
@@ -46,7 +48,9 @@ def validation_errors(events: pl.DataFrame, meters: Sequence[Meter]) -> pl.Serie
     wanted = sorted({meter.event_type for meter in meters})
     unwanted = pl.when(~pl.col("type").is_in(wanted)).then(pl.format('no meter wants the event type "{}"', "type"))
     errors = [unwanted] + [
-        pl.when(pl.col("type") == meter.event_type).then(_value_error(meter)) for meter in meters if meter.value_property
+        pl.when(pl.col("type") == meter.event_type).then(_value_error(meter))
+        for meter in meters
+        if meter.value_property
     ]
     faulty = events.select(pl.any_horizontal(error.is_not_null() for error in errors)).to_series()
     rows = pl.select(row=pl.int_range(len(events), dtype=pl.UInt32)).to_series()

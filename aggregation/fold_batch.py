@@ -77,7 +77,9 @@ def fold_batch(
     )
     # 4. punctuation
     after = _state_after(records[-1], state, versions)
-    progress = _progress(records, state, after, len(accepted), len(duplicates), len(decoded.rejections))
+    progress = _progress(
+        records, state, after, len(accepted), duplicates=len(duplicates), rejected=len(decoded.rejections)
+    )
     place = pl.lit(state.partition, pl.UInt16).alias("partition")
     return FoldedBatch(
         first_offset=records[0].offset,
@@ -109,7 +111,13 @@ def _state_after(last: Record, state: PartitionState, versions: ConfigVersions) 
 
 
 def _progress(
-    records: Sequence[Record], before: PartitionState, after: PartitionState, accepted: int, duplicates: int, rejected: int
+    records: Sequence[Record],
+    before: PartitionState,
+    after: PartitionState,
+    accepted: int,
+    *,
+    duplicates: int,
+    rejected: int,
 ) -> pl.DataFrame:
     lines = accepted + duplicates + rejected
     assert lines <= sum(lines_in(record.value) for record in records if record.value is not None)

@@ -22,8 +22,8 @@ def usage_between(
 ) -> pl.DataFrame:
     """What each subject used of each meter in whole hours of [start, end), of the epochs before the cut.
 
-    Columns subject, meter, quantity (Decimal(38, 9)) and uniques: a UNIQUE_COUNT meter has its distinct values there and
-    no quantity, so that several subjects can still be counted together; for the other meters uniques is null.
+    Columns subject, meter, quantity (Decimal(38, 9)) and uniques: a UNIQUE_COUNT meter has its distinct values there
+    and no quantity, so that several subjects can still be counted together; for other meters uniques is null.
     """
     rows = query(
         client,

@@ -17,17 +17,15 @@ RECORD_BYTES_MAX = 768 * 1024  # below the megabyte that brokers take by default
 
 
 def pack(lines: Sequence[bytes], keys: Sequence[bytes], partitions: int) -> list[tuple[int, bytes]]:
-    """The lines as (partition, value) records. Lines keep their order within a partition.
+    r"""The lines as (partition, value) records. Lines keep their order within a partition.
 
     >>> pack([b'{"id":"1"}', b'{"id":"2"}'], [b"same", b"same"], 4)
-    [(0, b'{"id":"1"}\\n{"id":"2"}')]
+    [(0, b'{"id":"1"}\n{"id":"2"}')]
     """
     by_partition: dict[int, list[bytes]] = defaultdict(list)
     for line, key in zip(lines, keys, strict=True):
         by_partition[partition_of(key, partitions)].append(line)
-    return [
-        (partition, record) for partition in sorted(by_partition) for record in _records(by_partition[partition])
-    ]
+    return [(partition, record) for partition in sorted(by_partition) for record in _records(by_partition[partition])]
 
 
 def identify(lines: Sequence[bytes]) -> list[bytes]:

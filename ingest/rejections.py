@@ -71,7 +71,9 @@ def append_again(log: PostgresLog, database: sa.Engine, rows: Sequence[Rejected]
     if not rows:
         return
     lines = [row.raw.replace(b"\n", b" ") for row in rows]
-    places = [dict(zip(("partition", "offset", "line"), map(int, row.position.split(":")), strict=True)) for row in rows]
+    places = [
+        dict(zip(("partition", "offset", "line"), map(int, row.position.split(":")), strict=True)) for row in rows
+    ]
     with database.begin() as connection:
         log.append_within(connection, pack(lines, identify(lines), log.partitions))
         connection.execute(

@@ -1,0 +1,1 @@
+"""Charges become invoices, and invoices become entries in a double-entry ledger."""

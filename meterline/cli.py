@@ -237,4 +237,6 @@ def _remote(url: str, operation: str, parameters: dict[str, Any]) -> Iterator[Ou
             for line in response.iter_lines():
                 yield decode(line)
     except httpx.HTTPError as error:
-        yield Failure(message=f"the server at {url} did not finish the request: {error}; look at its log, then try again")
+        yield Failure(
+            message=f"the server at {url} did not finish the request: {error}; look at its log, then try again"
+        )

@@ -14,9 +14,9 @@ import orjson
 import sqlalchemy as sa
 
 from aggregation.app import Worker
+from schemas.configuration import ConfigurationError, Fault
 from schemas.log import Limits, LogConfig
 from schemas.meter import changed_meters, parse_meters
-from schemas.configuration import ConfigurationError, Fault
 from stores.clickhouse import Client, open_embedded, query
 from stores.log import PostgresLog, open_log
 from stores.postgres import embedded_server, engine_for, migrate
@@ -122,5 +122,7 @@ def _refuse_other_log(clickhouse: Client, log: PostgresLog, directory: Path) -> 
     )
     if len(others):
         value = f"the usage of the log {others['log_id'][0]}"
-        allowed = f"allowed: that of the log in postgres/, {log.log_id}; both folders are one whole: restore or remove both"
+        allowed = (
+            f"allowed: that of the log in postgres/, {log.log_id}; both folders are one whole: restore or remove both"
+        )
         raise ConfigurationError([Fault(str(directory), "clickhouse/", value, allowed)])

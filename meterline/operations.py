@@ -4,6 +4,7 @@ The command line calls them in its own process, or, where a server has the data 
 """
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,16 @@ from aggregation.usage import usage_between
 from ingest.app import import_file
 from ingest.rejections import Rejected, append_again, open_rejections
 from invoicing import store as books
-from invoicing.render import invoice_text
+from invoicing.render import render_invoice
 from meterline.audit import audit
 from meterline.billing import Period, bill
 from meterline.embedded import Embedded, configure_meters
 from meterline.output import Failure, Output, Progress, Table, Text
-from rating.books import refuse_changed_version
+from meterline.tables import balance_table, invoice_table
 from schemas.configuration import ConfigurationError
 from schemas.contract import contract_faults, parse_contracts
 from schemas.log import DEFAULT_TENANT
-from schemas.price_book import parse_price_book
+from schemas.price_book import PriceBook, parse_price_book
 
 CATCH_UP_POLL_S = 0.1
 
@@ -32,11 +33,12 @@ def import_usage(app: Embedded, *, path: str) -> Iterator[Output]:
     """Import a file of usage events, one CloudEvents JSON object a line, and wait until the rollups hold them."""
     file = Path(path)
     size = file.stat().st_size
-    lines = 0
+    appended = 0
     for lines, done in import_file(file, app.log.append, app.log.partitions):
+        appended = lines
         yield Progress(step="import", done=done, total=size)
     yield from catch_up(app)
-    yield Text(text=f"{lines:,} lines of {file.name} are in the log and in the rollups")
+    yield Text(text=f"{appended:,} lines of {file.name} are in the log and in the rollups")
 
 
 def catch_up(app: Embedded) -> Iterator[Output]:
@@ -62,10 +64,10 @@ def apply_price_book(app: Embedded, *, text: str, file: str) -> Iterator[Output]
     """Store a price book's version, for ever."""
     book = parse_price_book(text, file, [meter.slug for meter in app.log.newest_config().meters])
     with app.database.begin() as connection:
-        refuse_changed_version(_price_books(connection), book, file)
         new = books.apply_price_book(
-            connection, DEFAULT_TENANT, book.book, book.version, book.digest, book.canonical().decode()
-        )
+            connection, DEFAULT_TENANT, book=book.book, version=book.version, digest=book.digest,
+            body=book.canonical(), applied_at=datetime.now(UTC),
+        )  # fmt: skip
     yield Text(text=f"{book.book} version {book.version}: {'stored' if new else 'stored before'}, digest {book.digest}")
 
 
@@ -73,10 +75,16 @@ def apply_contracts(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
     """Store who pays for which subjects, on which plan."""
     contracts = parse_contracts(text, file)
     with app.database.begin() as connection:
-        faults = [fault for book in _price_books(connection)[-1:] for fault in contract_faults(contracts, book, file)]
-        if faults:
+        stored = books.price_books(connection, DEFAULT_TENANT)
+        if stored and (faults := contract_faults(contracts, PriceBook.from_canonical(stored[-1]["body"]), file)):
             raise ConfigurationError(faults)
-        new = books.apply_contracts(connection, DEFAULT_TENANT, contracts.digest, contracts.canonical().decode())
+        new = books.apply_contracts(
+            connection,
+            DEFAULT_TENANT,
+            digest=contracts.digest,
+            body=contracts.canonical(),
+            applied_at=datetime.now(UTC),
+        )
     state = "stored" if new else "stored before"
     yield Text(text=f"{len(contracts.contracts)} contracts: {state}, digest {contracts.digest}")
 
@@ -105,7 +113,9 @@ def list_rejections(app: Embedded, *, reason: str | None, limit: int, as_json: b
     yield Table(
         title=f"{len(rejected):,} open rejections" + (f", the first {limit}" if len(rejected) > limit else ""),
         columns=("position", "reason", "detail", "line"),
-        rows=[(row.position, row.reason, row.detail, row.raw[:60].decode(errors="replace")) for row in rejected[:limit]],
+        rows=[
+            (row.position, row.reason, row.detail, row.raw[:60].decode(errors="replace")) for row in rejected[:limit]
+        ],
     )
 
 
@@ -127,18 +137,34 @@ def replay_rejections(app: Embedded, *, reason: str | None, repaired: str | None
 def list_invoices(app: Embedded, *, period: str) -> Iterator[Output]:
     """The invoices of a period."""
     with app.database.connect() as connection:
-        yield from invoice_table(period, books.invoices_of(connection, DEFAULT_TENANT, period))
+        yield invoice_table(period, books.invoices_of(connection, DEFAULT_TENANT, period))
 
 
-def invoice_table(period: str, invoices: pl.DataFrame) -> Iterator[Output]:
-    """Invoices as a table, amounts in units of their currency."""
-    columns = ("number", "customer", "customer_name", "currency", "subtotal", "tax", "total")
-    rows = [
-        (
-            row["number"], row["customer"], row["customer_name"], row["currency"],
-            *(f"{row[f'{name}_minor'] / 1:,}" for name in ()),
-            *(_amount(row[f"{name}_minor"], row["minor_units"]) for name in ("subtotal", "tax", "total")),
-        )
-        for row in invoices.iter_rows(named=True)
-    ]  # fmt: skip
-    yield Table(title=f"Invoices of {period}", columns=columns, rows=rows, numbers=columns[-3:])
+def show_invoice(app: Embedded, *, number: str) -> Iterator[Output]:
+    """An invoice in full, with the explanation of each line."""
+    with app.database.connect() as connection:
+        invoice = books.invoice(connection, DEFAULT_TENANT, number)
+        yield Text(text=render_invoice(invoice, books.lines_of(connection, invoice["id"].item())))
+
+
+def trial_balance(app: Embedded) -> Iterator[Output]:
+    """The balance of every account; debits and credits are equal."""
+    with app.database.connect() as connection:
+        yield balance_table(books.trial_balance(connection, DEFAULT_TENANT))
+
+
+OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
+    operation.__name__: operation
+    for operation in (
+        import_usage, apply_meters, apply_price_book, apply_contracts, show_usage, bill, list_rejections,
+        replay_rejections, list_invoices, show_invoice, trial_balance, audit,
+    )
+}  # fmt: skip
+
+
+def outputs_of(app: Embedded, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:
+    """What an operation yields; what its caller can mend ends it with a Failure."""
+    try:
+        yield from OPERATIONS[operation](app, **parameters)
+    except (ConfigurationError, LookupError, ValueError, OSError) as error:
+        yield Failure(message=str(error))

@@ -50,7 +50,9 @@ def serve(directory: Path, port: int, meters: Path | None) -> int:
     with embedded(directory, on_failure=stop_serving) as app:
         if meters:
             configure_meters(app.log, meters.read_text(), str(meters))
-        config = uvicorn.Config(application(app), host=HOST, port=port, log_config=None, access_log=False, loop="uvloop")
+        config = uvicorn.Config(
+            application(app), host=HOST, port=port, log_config=None, access_log=False, loop="uvloop"
+        )
         socket = config.bind_socket()
         url = f"http://{HOST}:{socket.getsockname()[1]}"
         with announced(directory, url):

@@ -1,0 +1,1 @@
+"""Usage and price books to charges. Core: frames in, frames out."""

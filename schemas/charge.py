@@ -15,7 +15,7 @@ SLICE = pl.Struct(
 )
 """One step of a charge's explanation. The amounts of a charge's slices add up to its exact amount."""
 
-CHARGES = {
+CHARGES: dict[str, pl.DataType | type[pl.DataType]] = {
     "customer": pl.String,
     "period": pl.String,  # "2013-01"
     "charge": pl.String,  # the charge's id in the price book

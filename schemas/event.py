@@ -46,10 +46,12 @@ def decode_line(raw: bytes, paths: Sequence[str], limits: Limits) -> dict[str, A
         raise NotAnEventError(Reason.NOT_AN_OBJECT, f"a JSON {_kind(event)}; allowed: an object")
     for field in ("specversion", *IDENTITY_FIELDS):
         if event.get(field) is None:
-            raise NotAnEventError(Reason.MISSING_FIELD, f"{field}; a usage event needs specversion, id, source, type and subject")
+            raise NotAnEventError(
+                Reason.MISSING_FIELD, f"{field}; a usage event needs specversion, id, source, type and subject"
+            )
     decoded = {field: _text_field(event, field, limits) for field in IDENTITY_FIELDS}
     if event["specversion"] != "1.0":
-        raise NotAnEventError(Reason.INVALID_FIELD, f"specversion: {_shown(event['specversion'])}; allowed: \"1.0\"")
+        raise NotAnEventError(Reason.INVALID_FIELD, f'specversion: {_shown(event["specversion"])}; allowed: "1.0"')
     decoded["tenant"] = DEFAULT_TENANT if event.get("tenant") is None else _text_field(event, "tenant", limits)
     data = event.get("data")
     if data is not None and not isinstance(data, dict):
@@ -78,7 +80,11 @@ def _parsed(raw: bytes) -> Any:
         raise NotAnEventError(Reason.NULL_BYTE, "a NUL byte in the line")
     try:
         parsed = json.loads(
-            text, parse_float=Decimal, parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_first_wins
+            text,
+            parse_float=Decimal,
+            parse_int=_integer,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_first_wins,
         )
     except (ValueError, ArithmeticError) as error:
         raise NotAnEventError(Reason.NOT_JSON, str(error)) from None
@@ -136,7 +142,9 @@ def _instant(value: Any, limits: Limits) -> datetime | None:
         if match is None:
             raise ValueError(value)  # noqa: TRY301  one answer for both ways to be no instant
         date, clock, fraction, _, offset = match.groups()
-        instant = datetime.fromisoformat(f"{date}T{clock}{(fraction or '')[:7]:0<7}"[: 26 if fraction else 19] + (offset or "+00:00"))
+        instant = datetime.fromisoformat(
+            f"{date}T{clock}{(fraction or '')[:7]:0<7}"[: 26 if fraction else 19] + (offset or "+00:00")
+        )
     except ValueError:
         detail = f"time: {_shown(value)}; allowed: an RFC 3339 instant such as 2013-01-31T10:00:00Z"
         raise NotAnEventError(Reason.INVALID_FIELD, detail) from None

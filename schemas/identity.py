@@ -16,7 +16,6 @@ EVENT_KEY = ("tenant", "source", "id")
 """The parts of an event's identity, in the order they are hashed."""
 
 
-
 def digest(*parts: str | int) -> str:
     """The id of the thing that the parts name: 32 hexadecimal digits of SHA-256 over the length-prefixed parts.
 
@@ -45,7 +44,9 @@ def event_key(tenant: str, source: str, event_id: str) -> bytes:
 
 def event_keys(events: pl.DataFrame) -> list[bytes]:
     """`event_key` of every row of a frame with the columns tenant, source and id, none of them null."""
-    parts = [piece for name in EVENT_KEY for piece in (pl.col(name).str.len_bytes().cast(pl.String) + ":", pl.col(name))]
+    parts = [
+        piece for name in EVENT_KEY for piece in (pl.col(name).str.len_bytes().cast(pl.String) + ":", pl.col(name))
+    ]
     return events.select(pl.concat_str(*parts).cast(pl.Binary)).to_series().to_list()
 
 

@@ -69,9 +69,13 @@ def parse_meters(text: str, file: str) -> tuple[Meter, ...]:
     """
     parsed = parse_yaml(text, file)
     listed = parsed.get("meters")
-    faults = [Fault(file, key, repr(value), "allowed: the key meters") for key, value in parsed.items() if key != "meters"]
+    faults = [
+        Fault(file, key, repr(value), "allowed: the key meters") for key, value in parsed.items() if key != "meters"
+    ]
     if not isinstance(listed, list) or not listed:
-        raise ConfigurationError([*faults, Fault(file, "meters", repr(listed), "allowed: a list of at least one meter")])
+        raise ConfigurationError(
+            [*faults, Fault(file, "meters", repr(listed), "allowed: a list of at least one meter")]
+        )
     meters: list[Meter] = []
     for position, definition in enumerate(listed):
         try:
@@ -95,7 +99,7 @@ def changed_meters(before: tuple[Meter, ...], after: tuple[Meter, ...], file: st
     fixed = ("event_type", "aggregation", "value_property", "group_by")
     return [
         Fault(file, f"meters.{meter.slug}.{to_camel(name)}", repr(getattr(meter, name)),
-              f"allowed: {getattr(known[meter.slug], name)!r}, as already counted; give the new meter a slug of its own")
+              f"allowed: {getattr(known[meter.slug], name)!r}, as already counted; give a new meter its own slug")
         for meter in after if meter.slug in known
         for name in fixed if getattr(meter, name) != getattr(known[meter.slug], name)
     ]  # fmt: skip

@@ -27,9 +27,9 @@ def read_lines(lines: Sequence[str], schema: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def text_of(raw: pl.Series) -> pl.Series:
-    """Lines of bytes as lines of text; null where they are not UTF-8.
+    r"""Lines of bytes as lines of text; null where they are not UTF-8.
 
-    >>> text_of(pl.Series([b"good", b"\\xff"])).to_list()
+    >>> text_of(pl.Series([b"good", b"\xff"])).to_list()
     ['good', None]
     """
     try:

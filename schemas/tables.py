@@ -13,7 +13,7 @@ from schemas.money import QUANTITY
 _MILLIS = pl.Datetime("ms", "UTC")
 _MICROS = pl.Datetime("us", "UTC")
 _HOUR = pl.Datetime("ms", "UTC")
-_POSITION = {"partition": pl.UInt16, "offset": pl.UInt64, "line": pl.UInt32}
+_POSITION: dict[str, pl.DataType | type[pl.DataType]] = {"partition": pl.UInt16, "offset": pl.UInt64, "line": pl.UInt32}
 
 DIMENSIONS = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
 """Dimensions of a rollup, sorted by key; a Map in ClickHouse."""

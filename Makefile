@@ -1,0 +1,40 @@
+# Every command of the project. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## make the virtual environment and install what constraints.txt pins
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON="; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+demo: setup ## meter and bill the flights that left New York in 2013
+	@$(BIN)/python -m examples.flights.demo
+
+test: setup ## run all tests, on real stores
+	@$(BIN)/python -m pytest
+
+check: setup ## style, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## run the benchmarks and write their results
+	@$(BIN)/python -m benchmarks.import_flights
+	@$(BIN)/python -m benchmarks.rating
+
+lock: setup ## pin what is installed now as constraints.txt
+	@$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+
+clean: ## remove the virtual environment and what the tools left behind
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,146 @@
+"""The four charge models as polars expressions: which slices of a quantity are sold, and at what price. Core.
+
+Owns exactness: every expression stays in Decimal or in its 128-bit integers, so a result is exact or an error. polars
+multiplies decimals at the larger of both scales; so a quantity is taken to the scale of an amount first, and nothing
+is cut off. A quantity, a price or an amount with more than 17 whole digits raises polars' own error.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import pairwise
+from typing import NamedTuple
+
+import polars as pl
+
+from schemas.money import AMOUNT, PRICE, QUANTITY
+from schemas.price_book import Charge, FlatCharge, GraduatedCharge, PackageCharge, Tier, VolumeCharge, ZeroUsageFlat
+
+ZERO = pl.lit(Decimal(0), QUANTITY)
+ONE = pl.lit(Decimal(1), QUANTITY)
+
+
+class Step(NamedTuple):
+    """One possible slice of a charge: its terms, what of the quantity it sells, and whether it is sold at all."""
+
+    up_to: Decimal | None
+    unit_price: Decimal
+    flat: Decimal
+    quantity: pl.Expr  # schemas.money.QUANTITY
+    sold: pl.Expr  # Boolean
+
+
+def billable(quantity: pl.Expr) -> pl.Expr:
+    """The quantity that is rated: not below 0, and 0 where nothing was used.
+
+    >>> used = pl.Series(["-3", "2.5", None]).cast(QUANTITY)
+    >>> pl.select(billable(pl.lit(used))).to_series().to_list()
+    [Decimal('0E-9'), Decimal('2.500000000'), Decimal('0E-9')]
+    """
+    return quantity.fill_null(ZERO).clip(lower_bound=ZERO)
+
+
+def steps_of(charge: Charge, quantity: pl.Expr, zero_usage_flat: ZeroUsageFlat) -> list[Step]:
+    """The possible slices of a charge, lowest tier first. `quantity` is a billable one, of type QUANTITY."""
+    match charge:
+        case FlatCharge():
+            return [Step(None, charge.amount, Decimal(0), ONE, pl.lit(value=True))]
+        case GraduatedCharge():
+            return graduated_steps(quantity, charge.tiers, zero_usage_flat)
+        case VolumeCharge():
+            return volume_steps(quantity, charge.tiers, zero_usage_flat)
+        case PackageCharge():
+            return [Step(None, charge.price, Decimal(0), packages(quantity, charge), pl.lit(value=True))]
+
+
+def graduated_steps(quantity: pl.Expr, tiers: Sequence[Tier], zero_usage_flat: ZeroUsageFlat) -> list[Step]:
+    """The part of a quantity that falls in each tier, lowest tier first. The sold parts add up to the quantity, exactly.
+
+    A tier is open below and closed above, so the unit on a bound is sold at the lower tier's price: contracts say
+    "the first 100 units", and the 100th unit is one of them. A tier is sold, and its flat amount owed, when it is
+    entered by any fraction; at zero usage the policy decides about the first tier.
+
+        tiers up to 100, up to 500, without end
+
+        quantity |  step 1   step 2   step 3
+             100 |     100
+             101 |     100        1
+             750 |     100      400      250
+    """
+    return [
+        Step(
+            tier.up_to,
+            tier.unit_price,
+            tier.flat,
+            quantity=_below(quantity, tier.up_to) - pl.lit(start, QUANTITY),
+            sold=_entered(quantity, start, zero_usage_flat),
+        )
+        for start, tier in _with_starts(tiers)
+    ]
+
+
+def volume_steps(quantity: pl.Expr, tiers: Sequence[Tier], zero_usage_flat: ZeroUsageFlat) -> list[Step]:
+    """The whole quantity, sold in the tier that it falls in, with the flat amount of that tier alone.
+
+    The amount is not monotone: where the next tier is cheaper, one unit more may cost less.
+
+        tiers up to 15 for 10.00, without end for 5.00
+
+        quantity | step 1   step 2
+              15 |     15            = 150.00
+              16 |              16   =  80.00
+    """
+    return [
+        Step(
+            tier.up_to,
+            tier.unit_price,
+            tier.flat,
+            quantity=quantity,
+            sold=_entered(quantity, start, zero_usage_flat) & _not_beyond(quantity, tier.up_to),
+        )
+        for start, tier in _with_starts(tiers)
+    ]
+
+
+def packages(quantity: pl.Expr, charge: PackageCharge) -> pl.Expr:
+    """How many packages a billable quantity takes, as QUANTITY. Free units come off first, then a begun package is whole.
+
+    Division is done on the decimals' integers (units of 1e-9), where it is exact.
+
+    >>> charge = PackageCharge(id="sms", model="package", meter="sms", size=10, price=1, free_units=10)
+    >>> used = pl.Series(["0", "10", "10.001", "121"]).cast(QUANTITY)
+    >>> [int(count) for count in pl.select(packages(pl.lit(used), charge)).to_series()]
+    [0, 0, 1, 12]
+    """
+    size = int(charge.size.scaleb(9))
+    paid = (quantity - pl.lit(charge.free_units, QUANTITY)).clip(lower_bound=ZERO).to_physical()
+    begun = paid + pl.lit(size - 1, pl.Int128) if charge.round == "up" else paid
+    return (begun // pl.lit(size, pl.Int128)).cast(QUANTITY)
+
+
+def slice_amount(quantity: pl.Expr, unit_price: pl.Expr, flat: pl.Expr) -> pl.Expr:
+    """`quantity * unit_price + flat` as AMOUNT, exactly: 9 + 12 decimals.
+
+    >>> amount = slice_amount(pl.lit(Decimal("0.000000001"), QUANTITY), pl.lit(Decimal("1e-12"), PRICE), pl.lit(Decimal(0), PRICE))
+    >>> pl.select(amount).item()
+    Decimal('1E-21')
+    """
+    return quantity.cast(AMOUNT) * unit_price.cast(PRICE) + flat.cast(AMOUNT)
+
+
+def _with_starts(tiers: Sequence[Tier]) -> list[tuple[Decimal, Tier]]:
+    starts = [Decimal(0), *(tier.up_to for tier, _ in pairwise(tiers) if tier.up_to is not None)]
+    return list(zip(starts, tiers, strict=True))
+
+
+def _entered(quantity: pl.Expr, start: Decimal, zero_usage_flat: ZeroUsageFlat) -> pl.Expr:
+    if start == 0 and zero_usage_flat is ZeroUsageFlat.FIRST_TIER:
+        return pl.lit(value=True)
+    return quantity > pl.lit(start, QUANTITY)
+
+
+def _below(quantity: pl.Expr, up_to: Decimal | None) -> pl.Expr:
+    return quantity if up_to is None else quantity.clip(upper_bound=pl.lit(up_to, QUANTITY))
+
+
+def _not_beyond(quantity: pl.Expr, up_to: Decimal | None) -> pl.Expr:
+    return pl.lit(value=True) if up_to is None else quantity <= pl.lit(up_to, QUANTITY)
