@@ -19,7 +19,8 @@ from meterline.output import Failure, Output, Progress, Table, Text, decode
 from meterline.server import serve as run_server
 from schemas.configuration import ConfigurationError
 
-console = Console()
+WIDTH_MIN = 120  # of what is written to a file or a pipe
+console = Console(width=None if sys.stdout.isatty() else WIDTH_MIN)
 errors = Console(stderr=True)
 
 data_option = click.option(
@@ -224,7 +225,8 @@ def render(outputs: Iterator[Output]) -> None:
 def _table(output: Table) -> RichTable:
     table = RichTable(title=output.title, title_justify="left")
     for column in output.columns:
-        table.add_column(column, justify="right" if column in output.numbers else "left")
+        number = column in output.numbers
+        table.add_column(column, justify="right" if number else "left", no_wrap=number)
     for row in output.rows:
         table.add_row(*row)
     return table

@@ -2,7 +2,7 @@
 
 Owns exactness: every expression stays in Decimal or in its 128-bit integers, so a result is exact or an error. polars
 multiplies decimals at the larger of both scales; so a quantity is taken to the scale of an amount first, and nothing
-is cut off. A quantity, a price or an amount with more than 17 whole digits raises polars' own error.
+is cut off. What needs more than 17 whole digits raises polars' own error.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ from schemas.price_book import Charge, FlatCharge, GraduatedCharge, PackageCharg
 
 ZERO = pl.lit(Decimal(0), QUANTITY)
 ONE = pl.lit(Decimal(1), QUANTITY)
+TERMS = {"up_to": QUANTITY, "unit_price": PRICE, "flat": PRICE}
+"""Columns of the terms that a slice is sold on."""
 
 
 class Step(NamedTuple):
@@ -25,8 +27,8 @@ class Step(NamedTuple):
     up_to: Decimal | None
     unit_price: Decimal
     flat: Decimal
-    quantity: pl.Expr  # schemas.money.QUANTITY
-    sold: pl.Expr  # Boolean
+    quantity: pl.Expr  # of type QUANTITY; meaningful where the step is sold
+    sold: pl.Expr  # of type Boolean
 
 
 def billable(quantity: pl.Expr) -> pl.Expr:
@@ -40,7 +42,10 @@ def billable(quantity: pl.Expr) -> pl.Expr:
 
 
 def steps_of(charge: Charge, quantity: pl.Expr, zero_usage_flat: ZeroUsageFlat) -> list[Step]:
-    """The possible slices of a charge, lowest tier first. `quantity` is a billable one, of type QUANTITY."""
+    """The possible slices of a charge, lowest tier first. `quantity` is a billable one, of type QUANTITY.
+
+    The steps of a package charge sell packages, and those of a flat charge sell one unit.
+    """
     match charge:
         case FlatCharge():
             return [Step(None, charge.amount, Decimal(0), ONE, pl.lit(value=True))]
@@ -53,7 +58,7 @@ def steps_of(charge: Charge, quantity: pl.Expr, zero_usage_flat: ZeroUsageFlat) 
 
 
 def graduated_steps(quantity: pl.Expr, tiers: Sequence[Tier], zero_usage_flat: ZeroUsageFlat) -> list[Step]:
-    """The part of a quantity that falls in each tier, lowest tier first. The sold parts add up to the quantity, exactly.
+    """The part of a quantity that falls in each tier, lowest tier first. Sold parts add up to the quantity, exactly.
 
     A tier is open below and closed above, so the unit on a bound is sold at the lower tier's price: contracts say
     "the first 100 units", and the 100th unit is one of them. A tier is sold, and its flat amount owed, when it is
@@ -71,7 +76,7 @@ def graduated_steps(quantity: pl.Expr, tiers: Sequence[Tier], zero_usage_flat: Z
             tier.up_to,
             tier.unit_price,
             tier.flat,
-            quantity=_below(quantity, tier.up_to) - pl.lit(start, QUANTITY),
+            quantity=_at_most(quantity, tier.up_to) - pl.lit(start, QUANTITY),
             sold=_entered(quantity, start, zero_usage_flat),
         )
         for start, tier in _with_starts(tiers)
@@ -85,9 +90,9 @@ def volume_steps(quantity: pl.Expr, tiers: Sequence[Tier], zero_usage_flat: Zero
 
         tiers up to 15 for 10.00, without end for 5.00
 
-        quantity | step 1   step 2
-              15 |     15            = 150.00
-              16 |              16   =  80.00
+        quantity |  step 1   step 2
+              15 |      15            = 150.00
+              16 |               16   =  80.00
     """
     return [
         Step(
@@ -102,9 +107,9 @@ def volume_steps(quantity: pl.Expr, tiers: Sequence[Tier], zero_usage_flat: Zero
 
 
 def packages(quantity: pl.Expr, charge: PackageCharge) -> pl.Expr:
-    """How many packages a billable quantity takes, as QUANTITY. Free units come off first, then a begun package is whole.
+    """How many packages a billable quantity takes, as QUANTITY. Free units come off before packages are made.
 
-    Division is done on the decimals' integers (units of 1e-9), where it is exact.
+    The division is done on the decimals' own integers (units of 1e-9), where it is exact.
 
     >>> charge = PackageCharge(id="sms", model="package", meter="sms", size=10, price=1, free_units=10)
     >>> used = pl.Series(["0", "10", "10.001", "121"]).cast(QUANTITY)
@@ -118,13 +123,13 @@ def packages(quantity: pl.Expr, charge: PackageCharge) -> pl.Expr:
 
 
 def slice_amount(quantity: pl.Expr, unit_price: pl.Expr, flat: pl.Expr) -> pl.Expr:
-    """`quantity * unit_price + flat` as AMOUNT, exactly: 9 + 12 decimals.
+    """`quantity * unit_price + flat` as AMOUNT, exactly: 9 + 12 decimals. Takes a QUANTITY and two PRICEs.
 
-    >>> amount = slice_amount(pl.lit(Decimal("0.000000001"), QUANTITY), pl.lit(Decimal("1e-12"), PRICE), pl.lit(Decimal(0), PRICE))
-    >>> pl.select(amount).item()
+    >>> smallest = pl.lit(Decimal("0.000000001"), QUANTITY), pl.lit(Decimal("0.000000000001"), PRICE)
+    >>> pl.select(slice_amount(*smallest, pl.lit(Decimal(0), PRICE))).item()
     Decimal('1E-21')
     """
-    return quantity.cast(AMOUNT) * unit_price.cast(PRICE) + flat.cast(AMOUNT)
+    return quantity.cast(AMOUNT) * unit_price + flat
 
 
 def _with_starts(tiers: Sequence[Tier]) -> list[tuple[Decimal, Tier]]:
@@ -138,7 +143,7 @@ def _entered(quantity: pl.Expr, start: Decimal, zero_usage_flat: ZeroUsageFlat) 
     return quantity > pl.lit(start, QUANTITY)
 
 
-def _below(quantity: pl.Expr, up_to: Decimal | None) -> pl.Expr:
+def _at_most(quantity: pl.Expr, up_to: Decimal | None) -> pl.Expr:
     return quantity if up_to is None else quantity.clip(upper_bound=pl.lit(up_to, QUANTITY))
 
 

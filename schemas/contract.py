@@ -9,11 +9,11 @@ from datetime import date
 from typing import Annotated, Any, Self
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
 from schemas.configuration import ConfigurationError, Fault, faults_of, parse_yaml
 from schemas.identity import content_digest
-from schemas.price_book import Name, PlainDate, PriceBook
+from schemas.price_book import Name, PlainDate, PriceBook, some
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=512)]
 Subject = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=512)]
@@ -30,7 +30,7 @@ class Contract(BaseModel):
 
     customer: Text
     name: Text
-    subjects: Annotated[tuple[Subject, ...], Field(min_length=1), AfterValidator(_sorted_subjects)]
+    subjects: Annotated[tuple[Subject, ...], BeforeValidator(some), AfterValidator(_sorted_subjects)]
     plan: Name
     starts_on: PlainDate
 

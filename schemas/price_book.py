@@ -47,13 +47,11 @@ def exact_decimal(value: Any) -> Decimal:
     >>> exact_decimal("12.50"), exact_decimal(3)
     (Decimal('12.50'), Decimal('3'))
     """
-    if isinstance(value, Decimal) and value.is_finite():
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(value)
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?", value, re.ASCII):
-        return Decimal(value)
-    raise ValueError("allowed: a plain decimal number such as 12.50, never a float")
+    plain = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?", value, re.ASCII)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not plain and not whole and not (isinstance(value, Decimal) and value.is_finite()):
+        raise ValueError("allowed: a plain decimal number such as 12.50, never a float")
+    return Decimal(value) or Decimal(0)  # one zero, not -0 or 0E-500
 
 
 def plain_date(value: Any) -> date:
@@ -69,13 +67,27 @@ def plain_date(value: Any) -> date:
     raise ValueError("allowed: a date such as 2013-01-31")
 
 
+def some(values: Any) -> Any:
+    """The list or tuple itself. Raises ValueError when it is none, or empty."""
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError("allowed: a list of at least one")
+    return values
+
+
 def _bounded(decimals: int) -> AfterValidator:
     def check(number: Decimal) -> Decimal:
-        if abs(number) >= 10**WHOLE_DIGITS_MAX or len(number_text(number).partition(".")[2]) > decimals:
+        outside = number and not -decimals <= number.adjusted() < WHOLE_DIGITS_MAX
+        if outside or len(number_text(number).partition(".")[2]) > decimals:
             raise ValueError(f"allowed: at most {WHOLE_DIGITS_MAX} digits before the point and {decimals} after it")
         return number
 
     return AfterValidator(check)
+
+
+def _exclusive(mode: Any) -> Any:
+    if mode != "exclusive":
+        raise ValueError("allowed: exclusive; prices that include the tax are not supported")
+    return mode
 
 
 def _known_currency(code: str) -> str:
@@ -130,7 +142,7 @@ class GraduatedCharge(_Charge):
 
     model: Literal["graduated"]
     meter: Slug
-    tiers: tuple[Tier, ...] = Field(min_length=1)
+    tiers: Annotated[tuple[Tier, ...], BeforeValidator(some)]
 
 
 class VolumeCharge(_Charge):
@@ -138,7 +150,7 @@ class VolumeCharge(_Charge):
 
     model: Literal["volume"]
     meter: Slug
-    tiers: tuple[Tier, ...] = Field(min_length=1)
+    tiers: Annotated[tuple[Tier, ...], BeforeValidator(some)]
 
 
 class PackageCharge(_Charge):
@@ -176,13 +188,13 @@ class Plan(_Frozen):
 
     id: Name
     name: Words = ""
-    charges: tuple[Charge, ...] = Field(min_length=1)
+    charges: Annotated[tuple[Charge, ...], BeforeValidator(some)]
 
 
 class TaxRule(_Frozen):
     """A tax that comes on top of the amounts (exclusive)."""
 
-    mode: Literal["exclusive"]
+    mode: Annotated[Literal["exclusive"], BeforeValidator(_exclusive)]
     name: Annotated[Words, Field(min_length=1)]
     rate_percent: Percent
 
@@ -209,11 +221,11 @@ class PriceBook(_Frozen):
     currency: Currency
     tax: TaxRule | None = None
     default_plan: Name | None = None
-    plans: tuple[Plan, ...] = Field(min_length=1)
+    plans: Annotated[tuple[Plan, ...], BeforeValidator(some)]
     policies: Policies = Policies()
 
     def canonical(self) -> str:
-        """The book as canonical JSON: books that mean the same give the same text. Keys are sorted, numbers are texts."""
+        """The book as canonical JSON: books that mean the same give the same text. Sorted keys; numbers are texts."""
         content = self.model_dump(mode="json", exclude_defaults=True)
         return orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode()
 

@@ -1,0 +1,138 @@
+"""The log and the tables, on a real PostgreSQL and a real ClickHouse engine."""
+
+import threading
+from datetime import UTC, datetime
+
+import polars as pl
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from schemas.log import Barrier, Configure, LogConfig, punctuation_of
+from schemas.meter import Meter
+from schemas.tables import PROGRESS, REJECTIONS, ROLLUPS
+from stores.clickhouse import Client, insert, query
+from stores.log import PostgresLog, open_log
+
+
+@pytest.fixture
+def log(database: sa.Engine) -> PostgresLog:
+    return open_log(database, 3)
+
+
+def test_records_come_back_in_order_from_any_offset(log: PostgresLog) -> None:
+    """Offsets are dense in each partition, and a read starts where it is asked to."""
+    log.append([(0, b"a"), (1, b"b"), (0, b"c")])
+    log.append([(0, b"d" * 100_000)])
+    assert [(record.offset, record.value) for record in log.read(0, 1, 1 << 20)] == [(1, b"c"), (2, b"d" * 100_000)]
+    assert log.end_offsets() == {0: 3, 1: 1, 2: 0}
+
+
+def test_a_read_is_bounded_but_never_empty(log: PostgresLog) -> None:
+    """However small the bound, the next record comes."""
+    log.append([(0, bytes([n]) * 1000) for n in range(5)])
+    assert [record.offset for record in log.read(0, 2, 1)] == [2]
+
+
+def test_an_append_is_all_or_nothing(log: PostgresLog) -> None:
+    """A record for a partition that is not there takes the whole append with it."""
+    with pytest.raises(sa.exc.NoResultFound):
+        log.append([(0, b"a"), (9, b"b")])
+    assert log.end_offsets() == {0: 0, 1: 0, 2: 0}
+
+
+def test_concurrent_writers_leave_no_gap_and_a_reader_never_misses_one(log: PostgresLog) -> None:
+    """A reader that follows the log sees every offset, in order, while four writers append to two partitions."""
+    seen: list[int] = []
+    done = threading.Event()
+
+    def write(number: int) -> None:
+        for n in range(25):
+            log.append(
+                [(0, b"%d-%d" % (number, n)), (1, b"x")] if number % 2 else [(1, b"x"), (0, b"%d-%d" % (number, n))]
+            )
+
+    def follow() -> None:
+        while len(seen) < 100:
+            seen.extend(record.offset for record in log.read(0, len(seen), 1 << 20))
+        done.set()
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)] + [threading.Thread(target=follow)]
+    for thread in threads:
+        thread.start()
+    assert done.wait(60)
+    for thread in threads:
+        thread.join()
+    assert seen == list(range(100))
+
+
+def test_punctuation_reaches_every_partition(log: PostgresLog, database: sa.Engine) -> None:
+    """A configuration and a barrier stand at one place in each partition; the same configuration stands only once."""
+    config = LogConfig(meters=(Meter(slug="calls", event_type="call", aggregation="COUNT"),))
+    assert (log.configure(config), log.configure(config)) == (1, 1)
+    with database.begin() as connection:
+        number = log.write_barrier(connection, "test")
+    for partition in range(3):
+        keys = [punctuation_of(record.key) for record in log.read(partition, 0, 1 << 20)]
+        assert keys == [Configure(1, log.log_id), Barrier(number)]
+    assert log.config(1) == config == log.newest_config()
+
+
+def test_a_record_never_changes(log: PostgresLog, database: sa.Engine) -> None:
+    """The database refuses to change, delete or truncate what is in the log."""
+    log.append([(0, b"a")])
+    for statement in ("UPDATE log_records SET value = ''", "DELETE FROM log_records", "TRUNCATE log_records CASCADE"):
+        with pytest.raises(sa.exc.DBAPIError, match="its rows never change") as error, database.begin() as connection:
+            connection.execute(sa.text(statement))
+        assert isinstance(error.value.orig, psycopg.errors.RestrictViolation)
+
+
+def test_a_log_keeps_its_id_and_partitions(log: PostgresLog, database: sa.Engine) -> None:
+    """Opening again, even asking for other partitions, gives the same log."""
+    again = open_log(database, 7)
+    assert (again.log_id, again.partitions) == (log.log_id, 3)
+
+
+def rollup(subject: str, count: int, total: str) -> pl.DataFrame:
+    row = {
+        "tenant": "default", "meter": "m", "subject": subject, "dimensions": [{"key": "a", "value": "b"}],
+        "window_start": datetime(2013, 1, 31, 23, tzinfo=UTC), "epoch": 3, "count": count, "sum": total,
+        "min": None, "max": total, "uniques": [subject],
+    }  # fmt: skip
+    schema = {**ROLLUPS.frame, **dict.fromkeys(("sum", "min", "max"), pl.String)}
+    return pl.DataFrame([row], schema=schema).cast(ROLLUPS.frame)
+
+
+def test_a_token_counts_once_and_deltas_add_up(clickhouse: Client) -> None:
+    """The same token again changes nothing; another one adds to the same key, exactly, to the last of 38 digits."""
+    most = "99999999999999999999999999999.999999999"
+    insert(clickhouse, ROLLUPS, rollup("x", 1, "0.000000001"), "t1")
+    insert(clickhouse, ROLLUPS, rollup("x", 1, "0.000000001"), "t1")
+    insert(clickhouse, ROLLUPS, rollup("x", 2, most), "t2")
+    clickhouse.command("OPTIMIZE TABLE rollups FINAL")
+    row = query(clickhouse, "SELECT count, toString(max) AS max, dimensions['a'] AS a, uniques FROM rollups").row(
+        0, named=True
+    )
+    assert row == {"count": 3, "max": most, "a": "b", "uniques": ["x"]}
+
+
+def test_bytes_survive(clickhouse: Client) -> None:
+    """A rejected line is stored byte for byte, whatever its bytes are."""
+    raw = bytes(range(256))
+    row = {
+        "reason": "not_utf8",
+        "detail": "",
+        "raw": raw,
+        "partition": 1,
+        "offset": 2,
+        "line": 3,
+        "appended_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    insert(clickhouse, REJECTIONS, pl.DataFrame([row], schema=REJECTIONS.frame), "t")
+    assert query(clickhouse, "SELECT hex(raw) AS raw FROM rejections")["raw"].item() == raw.hex().upper()
+
+
+def test_an_empty_frame_is_no_insert(clickhouse: Client) -> None:
+    """A batch of punctuation alone stores its progress and nothing else."""
+    insert(clickhouse, PROGRESS, pl.DataFrame(schema=PROGRESS.frame), "t")
+    assert query(clickhouse, "SELECT count() AS n FROM progress")["n"].item() == 0

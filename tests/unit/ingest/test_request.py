@@ -1,0 +1,71 @@
+"""A request's body: what is accepted, as it was sent, and how a refusal reads."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from ingest.request import BATCH, EITHER, SINGLE, RefusedError, events_of
+from schemas.identity import event_key
+from schemas.log import Limits
+
+EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "call", "subject": "a"}
+
+
+def accepted(content_type: str, body: Any) -> list[bytes]:
+    encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return events_of(content_type, encoded, "default", Limits()).lines
+
+
+def refused(content_type: str, body: Any) -> RefusedError:
+    with pytest.raises(RefusedError) as error:
+        accepted(content_type, body)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "count"),
+    [(SINGLE, EVENT, 1), (BATCH, [EVENT, EVENT], 2), (EITHER, EVENT, 1), (EITHER, [EVENT], 1)],
+)
+def test_the_three_content_types(content_type: str, body: Any, count: int) -> None:
+    """One event, a batch, or either, as the content type says."""
+    assert accepted(content_type, body) == [json.dumps(EVENT).encode()] * count
+
+
+def test_an_event_is_taken_byte_for_byte() -> None:
+    """No digit is lost, and line ends between the parts of an event do not break the log's lines."""
+    event = json.dumps(EVENT)[:-1] + ',\r\n "data": {"v": 12345678901234567890.000000001000}}'
+    assert accepted(BATCH, f"[{event}]".encode()) == [event.replace("\r\n", "  ").encode()]
+
+
+def test_keys_are_the_identity() -> None:
+    """The key decides the partition, so it holds tenant, source and id and nothing else."""
+    events = events_of(SINGLE, json.dumps(EVENT).encode(), "default", Limits())
+    assert events.keys == [event_key("default", "/s", "1")]
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", SINGLE + "; charset=utf-8"])
+def test_another_content_type_is_refused(content_type: str) -> None:
+    """The message names the type that came and the types that are allowed."""
+    error = refused(content_type, EVENT)
+    assert error.status is HTTPStatus.BAD_REQUEST
+    assert error.detail.startswith(f"invalid content type: {content_type}")
+    assert error.extensions == {"contentType": content_type}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1", b'{"a": NaN}', b"\xff", b"[]"])
+def test_a_body_without_events_is_refused(body: bytes) -> None:
+    """What is not JSON, or holds nothing, is a 400 that says so."""
+    assert refused(BATCH, body).detail.startswith("invalid event: ")
+
+
+def test_one_bad_event_refuses_the_request_and_every_fault_is_listed() -> None:
+    """All or nothing: the answer lists each faulty event with its place and reason."""
+    bad = [EVENT, {**EVENT, "id": ""}, {**EVENT, "time": "1970-01-01T00:00:00Z"}, {**EVENT, "tenant": "other"}, 5]
+    problem = refused(BATCH, bad).problem("urn:request:x")
+    assert (problem["status"], problem["title"]) == (400, "Bad Request")
+    assert problem["detail"] == "4 of 5 events are invalid; none was stored"
+    assert [(fault["index"], fault["reason"]) for fault in problem["extensions"]["validationErrors"]] == [
+        (1, "invalid_field"), (2, "time_out_of_range"), (3, "invalid_field"), (4, "not_an_object"),
+    ]  # fmt: skip
