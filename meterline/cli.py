@@ -213,7 +213,7 @@ def render(outputs: Iterator[Output]) -> None:
                         tasks[step] = bars.add_task(step, total=total)
                     bars.update(tasks[step], completed=done, total=total)
                 case Text(text=text):
-                    console.print(text, markup=False, highlight=False, soft_wrap=True)
+                    click.echo(text)
                 case Table():
                     console.print(_table(output))
                 case Failure(message=message):

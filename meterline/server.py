@@ -6,8 +6,9 @@ other Host names (a page in a browser could be made to resolve to it) and takes 
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
@@ -57,10 +58,21 @@ def serve(directory: Path, port: int, meters: Path | None) -> int:
         url = f"http://{HOST}:{socket.getsockname()[1]}"
         with announced(directory, url):
             logger.info("serving %s data=%s", url, directory)
-            server = uvicorn.Server(config)
+            server = _Server(config)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, server.handle_exit)
             if not failed:
                 server.run(sockets=[socket])
     return 1 if failed else 0
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to us: uvicorn would raise them again, before the stores are closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
 
 
 def application(app: Embedded) -> Starlette:

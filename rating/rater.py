@@ -176,11 +176,11 @@ def _slices(steps: list[tuple[Step, pl.LazyFrame]]) -> pl.DataFrame:
     slices = sold.collect().sort("line", maintain_order=True)
     slices = slices.select("line", "quantity", *[terms[name].gather(slices["term"]) for name in TERMS])
     slices = slices.with_columns(amount=slice_amount(pl.col("quantity"), pl.col("unit_price"), pl.col("flat")))
-    slice_ = pl.struct(field.name for field in SLICE.fields)
-    packed = slices.group_by("line", maintain_order=True).agg(slice_.alias("slices"), pl.col("amount").sum())
+    by_line = slices.group_by("line", maintain_order=True)
+    packed = by_line.agg(slices=pl.struct(field.name for field in SLICE.fields))
     # Amounts are not negative, so no sum is above the largest amount times the most slices.
     _refuse_overflow(slices["amount"], "the sum of a charge's slices", terms=packed["slices"].list.len().max())
-    return packed
+    return packed.hstack(by_line.agg(pl.col("amount").sum()).select("amount").get_columns())
 
 
 def _worded(rated: pl.DataFrame, customers: pl.DataFrame, book: PriceBook) -> pl.DataFrame:

@@ -54,17 +54,22 @@ class PostgresLog:
     def configure(self, config: LogConfig) -> int:
         """Put a configuration in force, if it is not the newest already; returns its version."""
         with self._engine.begin() as connection:
-            newest = connection.execute(
-                sa.text("SELECT version, digest FROM config_versions ORDER BY version DESC LIMIT 1")
-            ).one_or_none()
-            if newest is not None and newest.digest == config.digest:
-                return int(newest.version)
-            version: int = connection.execute(
-                sa.text("INSERT INTO config_versions (digest, body) VALUES (:digest, :body) RETURNING version"),
-                {"digest": config.digest, "body": config.canonical().decode()},
-            ).scalar_one()
-            self._punctuate(connection, Configure(version, self.log_id))
+            version = self.configure_within(connection, config)
         self.on_append()
+        return version
+
+    def configure_within(self, connection: sa.Connection, config: LogConfig) -> int:
+        """As `configure`, inside the caller's transaction; call `on_append` once it is committed."""
+        newest = connection.execute(
+            sa.text("SELECT version, digest FROM config_versions ORDER BY version DESC LIMIT 1")
+        ).one_or_none()
+        if newest is not None and newest.digest == config.digest:
+            return int(newest.version)
+        version: int = connection.execute(
+            sa.text("INSERT INTO config_versions (digest, body) VALUES (:digest, :body) RETURNING version"),
+            {"digest": config.digest, "body": config.canonical().decode()},
+        ).scalar_one()
+        self._punctuate(connection, Configure(version, self.log_id))
         return version
 
     def config(self, version: int) -> LogConfig:
@@ -105,19 +110,25 @@ class PostgresLog:
 
 
 def open_log(engine: sa.Engine, partitions: int) -> PostgresLog:
-    """The database's log, made with this many partitions if there is none; an existing one keeps its number."""
+    """The database's log, made with this many partitions if there is none; an existing one keeps its number.
+
+    The first record of each partition is the configuration without meters. It names the log, so that every batch knows
+    from the start which log it is of.
+    """
     with engine.begin() as connection:
         connection.execute(sa.text("LOCK TABLE log IN EXCLUSIVE MODE"))
         log_id = connection.execute(sa.text("SELECT log_id FROM log")).scalar_one_or_none()
-        if log_id is None:
-            log_id = uuid.uuid4().hex
-            connection.execute(sa.text("INSERT INTO log (log_id) VALUES (:log_id)"), {"log_id": log_id})
-            connection.execute(
-                sa.text("INSERT INTO log_partitions (partition) VALUES (:partition)"),
-                [{"partition": partition} for partition in range(partitions)],
-            )
-        count: int = connection.execute(sa.text("SELECT count(*) FROM log_partitions")).scalar_one()
-    return PostgresLog(engine, log_id, count)
+        if log_id is not None:
+            count: int = connection.execute(sa.text("SELECT count(*) FROM log_partitions")).scalar_one()
+            return PostgresLog(engine, log_id, count)
+        log = PostgresLog(engine, uuid.uuid4().hex, partitions)
+        connection.execute(sa.text("INSERT INTO log (log_id) VALUES (:log_id)"), {"log_id": log.log_id})
+        connection.execute(
+            sa.text("INSERT INTO log_partitions (partition) VALUES (:partition)"),
+            [{"partition": partition} for partition in range(partitions)],
+        )
+        log.configure_within(connection, LogConfig())
+        return log
 
 
 _READ = """

@@ -24,8 +24,8 @@ def test_records_come_back_in_order_from_any_offset(log: PostgresLog) -> None:
     """Offsets are dense in each partition, and a read starts where it is asked to."""
     log.append([(0, b"a"), (1, b"b"), (0, b"c")])
     log.append([(0, b"d" * 100_000)])
-    assert [(record.offset, record.value) for record in log.read(0, 1, 1 << 20)] == [(1, b"c"), (2, b"d" * 100_000)]
-    assert log.end_offsets() == {0: 3, 1: 1, 2: 0}
+    assert [(record.offset, record.value) for record in log.read(0, 2, 1 << 20)] == [(2, b"c"), (3, b"d" * 100_000)]
+    assert log.end_offsets() == {0: 4, 1: 2, 2: 1}
 
 
 def test_a_read_is_bounded_but_never_empty(log: PostgresLog) -> None:
@@ -38,7 +38,7 @@ def test_an_append_is_all_or_nothing(log: PostgresLog) -> None:
     """A record for a partition that is not there takes the whole append with it."""
     with pytest.raises(sa.exc.NoResultFound):
         log.append([(0, b"a"), (9, b"b")])
-    assert log.end_offsets() == {0: 0, 1: 0, 2: 0}
+    assert log.end_offsets() == {0: 1, 1: 1, 2: 1}
 
 
 def test_concurrent_writers_leave_no_gap_and_a_reader_never_misses_one(log: PostgresLog) -> None:
@@ -53,7 +53,7 @@ def test_concurrent_writers_leave_no_gap_and_a_reader_never_misses_one(log: Post
             )
 
     def follow() -> None:
-        while len(seen) < 100:
+        while len(seen) <= 100:
             seen.extend(record.offset for record in log.read(0, len(seen), 1 << 20))
         done.set()
 
@@ -63,19 +63,19 @@ def test_concurrent_writers_leave_no_gap_and_a_reader_never_misses_one(log: Post
     assert done.wait(60)
     for thread in threads:
         thread.join()
-    assert seen == list(range(100))
+    assert seen == list(range(101))
 
 
 def test_punctuation_reaches_every_partition(log: PostgresLog, database: sa.Engine) -> None:
     """A configuration and a barrier stand at one place in each partition; the same configuration stands only once."""
     config = LogConfig(meters=(Meter(slug="calls", event_type="call", aggregation="COUNT"),))
-    assert (log.configure(config), log.configure(config)) == (1, 1)
+    assert (log.configure(config), log.configure(config)) == (2, 2)
     with database.begin() as connection:
         number = log.write_barrier(connection, "test")
     for partition in range(3):
         keys = [punctuation_of(record.key) for record in log.read(partition, 0, 1 << 20)]
-        assert keys == [Configure(1, log.log_id), Barrier(number)]
-    assert log.config(1) == config == log.newest_config()
+        assert keys == [Configure(1, log.log_id), Configure(2, log.log_id), Barrier(number)]
+    assert log.config(2) == config == log.newest_config()
 
 
 def test_a_record_never_changes(log: PostgresLog, database: sa.Engine) -> None:

@@ -1,0 +1,5 @@
+"""`python -m meterline`: the command line."""
+
+from meterline.cli import main
+
+main()
