@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from rating.slices import TERMS, Step, billable, slice_amount, steps_of
+from rating.slices import Step, billable, slice_amount, steps_of, terms_of
 from schemas.charge import CHARGES, SLICE
 from schemas.contract import Contracts
 from schemas.money import MINOR_UNITS, QUANTITY, rounded_minor
@@ -171,11 +171,12 @@ def _slices(steps: list[tuple[Step, pl.LazyFrame]]) -> pl.DataFrame:
 
     Slices are sorted while they are narrow, and packed into lists last: polars moves lists of structs about slowly.
     """
-    terms = pl.DataFrame([(step.up_to, step.unit_price, step.flat) for step, _ in steps], schema=TERMS, orient="row")
+    terms = terms_of([step for step, _ in steps])
     sold = pl.concat([lines.with_columns(term=pl.lit(at, pl.UInt32)) for at, (_, lines) in enumerate(steps)])
     slices = sold.collect().sort("line", maintain_order=True)
-    slices = slices.select("line", "quantity", *[terms[name].gather(slices["term"]) for name in TERMS])
-    slices = slices.with_columns(amount=slice_amount(pl.col("quantity"), pl.col("unit_price"), pl.col("flat")))
+    slices = slices.select("line", "quantity", *[column.gather(slices["term"]) for column in terms])
+    amount = slice_amount(pl.col("quantity"), pl.col("billionth_price"), pl.col("flat_amount"))
+    slices = slices.with_columns(amount=amount)
     by_line = slices.group_by("line", maintain_order=True)
     packed = by_line.agg(slices=pl.struct(field.name for field in SLICE.fields))
     # Amounts are not negative, so no sum is above the largest amount times the most slices.

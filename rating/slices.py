@@ -1,12 +1,13 @@
 """The four charge models as polars expressions: which slices of a quantity are sold, and at what price. Core.
 
 Owns exactness: every expression stays in Decimal or in its 128-bit integers, so a result is exact or an error. polars
-multiplies decimals at the larger of both scales; so a quantity is taken to the scale of an amount first, and nothing
-is cut off. What needs more than 17 whole digits raises polars' own error.
+multiplies decimals at the larger of both scales and cuts off what is beyond; so a whole number of billionths is
+multiplied by the price of one billionth, where nothing is beyond. What needs more than 17 whole digits raises polars'
+own error.
 """
 
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,8 +18,9 @@ from schemas.price_book import Charge, FlatCharge, GraduatedCharge, PackageCharg
 
 ZERO = pl.lit(Decimal(0), QUANTITY)
 ONE = pl.lit(Decimal(1), QUANTITY)
-TERMS = {"up_to": QUANTITY, "unit_price": PRICE, "flat": PRICE}
-"""Columns of the terms that a slice is sold on."""
+EXACT = Context(prec=76, traps=[Inexact, InvalidOperation])
+TERMS = {"up_to": QUANTITY, "unit_price": PRICE, "flat": PRICE, "billionth_price": AMOUNT, "flat_amount": AMOUNT}
+"""Columns of the terms that a slice is sold on: those of its explanation, and those that its amount is made of."""
 
 
 class Step(NamedTuple):
@@ -109,27 +111,35 @@ def volume_steps(quantity: pl.Expr, tiers: Sequence[Tier], zero_usage_flat: Zero
 def packages(quantity: pl.Expr, charge: PackageCharge) -> pl.Expr:
     """How many packages a billable quantity takes, as QUANTITY. Free units come off before packages are made.
 
-    The division is done on the decimals' own integers (units of 1e-9), where it is exact.
+    The division is done on the decimals' own integers (billionths), where it is exact.
 
     >>> charge = PackageCharge(id="sms", model="package", meter="sms", size=10, price=1, free_units=10)
     >>> used = pl.Series(["0", "10", "10.001", "121"]).cast(QUANTITY)
     >>> [int(count) for count in pl.select(packages(pl.lit(used), charge)).to_series()]
     [0, 0, 1, 12]
     """
-    size = int(charge.size.scaleb(9))
+    size = int(charge.size.scaleb(9, EXACT))
     paid = (quantity - pl.lit(charge.free_units, QUANTITY)).clip(lower_bound=ZERO).to_physical()
     begun = paid + pl.lit(size - 1, pl.Int128) if charge.round == "up" else paid
     return (begun // pl.lit(size, pl.Int128)).cast(QUANTITY)
 
 
-def slice_amount(quantity: pl.Expr, unit_price: pl.Expr, flat: pl.Expr) -> pl.Expr:
-    """`quantity * unit_price + flat` as AMOUNT, exactly: 9 + 12 decimals. Takes a QUANTITY and two PRICEs.
+def terms_of(steps: Sequence[Step]) -> pl.DataFrame:
+    """The terms of the steps (columns TERMS), one row a step."""
+    rows = [(step.up_to, step.unit_price, step.flat, step.unit_price.scaleb(-9, EXACT), step.flat) for step in steps]
+    return pl.DataFrame(rows, schema=TERMS, orient="row")
 
-    >>> smallest = pl.lit(Decimal("0.000000001"), QUANTITY), pl.lit(Decimal("0.000000000001"), PRICE)
-    >>> pl.select(slice_amount(*smallest, pl.lit(Decimal(0), PRICE))).item()
+
+def slice_amount(quantity: pl.Expr, billionth_price: pl.Expr, flat_amount: pl.Expr) -> pl.Expr:
+    """`quantity * unit price + flat` as AMOUNT, exactly: 9 + 12 decimals. Takes a QUANTITY and two AMOUNTs.
+
+    Four times as fast as the product at the scale of an amount, which polars makes with a division of 256 bits.
+
+    >>> smallest = pl.lit(Decimal("1e-9"), QUANTITY), pl.lit(Decimal("1e-12") * Decimal("1e-9"), AMOUNT)
+    >>> pl.select(slice_amount(*smallest, pl.lit(Decimal(0), AMOUNT))).item()
     Decimal('1E-21')
     """
-    return quantity.cast(AMOUNT) * unit_price + flat
+    return quantity.to_physical().cast(pl.Decimal(38, 0)) * billionth_price + flat_amount
 
 
 def _with_starts(tiers: Sequence[Tier]) -> list[tuple[Decimal, Tier]]:
