@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from aggregation.batch import lines_in
 from schemas.event import IDENTITY_FIELDS, NotAnEventError, decode_line
 from schemas.log import DEFAULT_TENANT, Limits, Record
-from schemas.ndjson import read_lines, text_of
+from schemas.ndjson import read_lines, split_lines, text_of
 
 _INSTANT = r"^\d{4}-\d{2}-\d{2}T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$"
 _LONG_NUMBER = r"[0-9][0-9.]{15,}([eE][-+]?[0-9]+)?\s*[,}\]]|[0-9][eE][-+]?[0-9]{3,}\s*[,}\]]"
 _NOT_SURELY_TEXT = r"^(-?[0-9]+(\.[0-9]+)?|true|false|[\[{].*)$"
 _ESCAPED_ODDITY = r"\\u(0000|[dD][89a-fA-F])"
 
-_POSITION = ("offset", "line", "appended_at")
+_NO_LINES = pl.Series([], dtype=pl.Binary)
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,18 @@ class Decoded:
 def lines_of(records: Sequence[Record]) -> pl.DataFrame:
     """The lines of a batch that are not blank: raw (Binary), offset, line (from 0 in its record), appended_at."""
     values = [record for record in records if record.value is not None]
-    split = [record.value.split(b"\n") for record in values if record.value is not None]
-    counts = np.fromiter((len(lines) for lines in split), dtype=np.int64, count=len(split))
+    counts = np.fromiter((lines_in(record.value or b"") for record in values), dtype=np.int64, count=len(values))
     starts = np.cumsum(counts) - counts
-    total = int(counts.sum())
     appended = np.fromiter((record.appended_at_ms for record in values), dtype=np.int64, count=len(values))
-    return pl.DataFrame(
+    lines = pl.DataFrame(
         {
-            "raw": pl.Series([line for lines in split for line in lines], dtype=pl.Binary),
+            "raw": split_lines(b"\n".join(record.value or b"" for record in values)) if values else _NO_LINES,
             "offset": np.repeat(np.fromiter((r.offset for r in values), dtype=np.uint64, count=len(values)), counts),
-            "line": (np.arange(total) - np.repeat(starts, counts)).astype(np.uint32),
+            "line": (np.arange(counts.sum()) - np.repeat(starts, counts)).astype(np.uint32),
             "appended_at": pl.Series(np.repeat(appended, counts)).cast(pl.Datetime("ms", "UTC")),
         }
-    ).filter(~_blank(pl.col("raw")))
+    )
+    return lines.filter(~_blank(pl.col("raw")))
 
 
 def decode(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> Decoded:
@@ -92,7 +92,7 @@ def _decode_fast(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> t
     small = pl.when(pl.col("raw").bin.size() <= limits.event_bytes_max).then(pl.col("raw"))
     readable = text_of(lines.select(small).to_series())
     schema = dict.fromkeys(("tenant", "specversion", *IDENTITY_FIELDS, "time"), pl.String)
-    parsed = read_lines(readable.fill_null("{}").to_list(), {**schema, "data": _data_schema(paths)})
+    parsed = read_lines(readable.fill_null("{}"), {**schema, "data": _data_schema(paths)})
     text = parsed.with_columns(line=readable)
     fields = text.select(
         pl.col("tenant").fill_null(DEFAULT_TENANT),

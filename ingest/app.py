@@ -21,7 +21,7 @@ def import_file(
         while chunk := file.read(CHUNK_BYTES):
             chunk += file.readline()
             lines = [line for line in chunk.split(b"\n") if line]
-            append(pack(lines, identify(lines), partitions))
+            append(pack(lines, identify(lines) if partitions > 1 else lines, partitions))
             lines_done += len(lines)
             bytes_done += len(chunk)
             yield lines_done, bytes_done

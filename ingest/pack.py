@@ -3,8 +3,10 @@
 Owns the partition of an event, a function of its identity alone: a huge customer never makes a hot partition.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate
 
 import polars as pl
 
@@ -22,6 +24,8 @@ def pack(lines: Sequence[bytes], keys: Sequence[bytes], partitions: int) -> list
     >>> pack([b'{"id":"1"}', b'{"id":"2"}'], [b"same", b"same"], 4)
     [(0, b'{"id":"1"}\n{"id":"2"}')]
     """
+    if partitions == 1:
+        return [(0, record) for record in _records(lines)]
     by_partition: dict[int, list[bytes]] = defaultdict(list)
     for line, key in zip(lines, keys, strict=True):
         by_partition[partition_of(key, partitions)].append(line)
@@ -31,7 +35,7 @@ def pack(lines: Sequence[bytes], keys: Sequence[bytes], partitions: int) -> list
 def identify(lines: Sequence[bytes]) -> list[bytes]:
     """The event key of each line. A line that has none, being no event, is keyed by its own bytes."""
     text = text_of(pl.Series(lines, dtype=pl.Binary)).fill_null("{}")
-    events = read_lines(text.to_list(), dict.fromkeys(("tenant", "source", "id"), pl.String))
+    events = read_lines(text, dict.fromkeys(("tenant", "source", "id"), pl.String))
     known = events.select(pl.col("tenant").fill_null(DEFAULT_TENANT), pl.col("source", "id"))
     if known["id"].null_count() + known["source"].null_count() == 0:
         return event_keys(known)
@@ -42,12 +46,12 @@ def identify(lines: Sequence[bytes]) -> list[bytes]:
 
 
 def _records(lines: Sequence[bytes]) -> list[bytes]:
+    """The lines joined to as few records as their limits allow."""
+    ends = list(accumulate(len(line) + 1 for line in lines))
     records: list[bytes] = []
-    start, size = 0, 0
-    for position, line in enumerate(lines):
-        if position > start and (position - start >= RECORD_LINES_MAX or size + len(line) > RECORD_BYTES_MAX):
-            records.append(b"\n".join(lines[start:position]))
-            start, size = position, 0
-        size += len(line) + 1
-    records.append(b"\n".join(lines[start:]))
+    start = before = 0
+    while start < len(lines):
+        end = max(start + 1, min(start + RECORD_LINES_MAX, bisect_right(ends, before + RECORD_BYTES_MAX)))
+        records.append(b"\n".join(lines[start:end]))
+        start, before = end, ends[end - 1]
     return records

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from aggregation.usage import has_late_usage, usage_between
+from aggregation.store import has_late_usage, usage_between
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
 from invoicing.journal import journal

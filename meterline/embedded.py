@@ -4,6 +4,7 @@ Owns the directory's lock: one process has it, and it is free the moment that pr
 """
 
 import fcntl
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from stores.clickhouse import Client, open_embedded, query
 from stores.log import PostgresLog, open_log
 from stores.postgres import embedded_server, engine_for, migrate
 
-PARTITIONS = 4
+PARTITIONS = 1  # one worker follows them all: more would only make its batches smaller
 _ADDRESS = "server.json"
 
 
@@ -56,6 +57,7 @@ def embedded(directory: Path, on_failure: Callable[[], None] = lambda: None) -> 
             _refuse_other_log(clickhouse, log, directory)
             worker = Worker(log, clickhouse, on_failure)
             worker.start()
+            gc.freeze()  # what lives now lives as long as the process; collections need not look at it
             try:
                 yield Embedded(directory, database, clickhouse, log, worker)
             finally:

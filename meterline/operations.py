@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 import polars as pl
 
-from aggregation.usage import usage_between
+from aggregation.store import usage_between
 from ingest.app import import_file
-from ingest.rejections import Rejected, append_again, open_rejections
+from ingest.store import Rejected, append_again, open_rejections
 from invoicing import store as books
 from invoicing.render import render_invoice
 from meterline.audit import audit

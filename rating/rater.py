@@ -87,7 +87,10 @@ def period_end(period: str) -> date:
     >>> period_end("2013-12")
     datetime.date(2014, 1, 1)
     """
-    start = date.fromisoformat(f"{period}-01")
+    try:
+        start = date.fromisoformat(f"{period}-01")
+    except ValueError:
+        raise ValueError(f"period {period!r}; allowed: a month such as 2013-01") from None
     return date(start.year + start.month // 12, start.month % 12 + 1, 1)
 
 
@@ -149,21 +152,25 @@ def _lines(
     customer, then by place in the plan, and tells both.
     """
     slots = [(plan.id, charge) for plan in book.plans for charge in plan.charges]
-    lines, steps = [], []
-    for slot, (plan, charge) in enumerate(slots):
+    every = {plan.id: customers.lazy().filter(pl.col("plan") == plan.id).select("place") for plan in book.plans}
+    possible = [steps_of(charge, pl.col("quantity"), book.policies.zero_usage_flat) for _, charge in slots]
+    wanted = []
+    for slot, ((plan, charge), of_charge) in enumerate(zip(slots, possible, strict=True)):
         line = (pl.col("place").cast(pl.Int64) * len(slots) + slot).alias("line")
-        payers = customers.filter(pl.col("plan") == plan).select("place")
         if isinstance(charge, FlatCharge):
-            used = payers.select(line, quantity=pl.lit(1).cast(QUANTITY))
+            used = every[plan].select(line, quantity=pl.lit(1).cast(QUANTITY))
         else:
-            of_meter = quantities.filter(pl.col("meter") == charge.meter)
-            used = payers.join(of_meter, on="place", how="left").select(line, billable(pl.col("quantity")))
-        possible = steps_of(charge, pl.col("quantity"), book.policies.zero_usage_flat)
-        owed = [step.sold for step in possible if step.flat > 0]
-        used = used.filter(reduce(pl.Expr.or_, owed, pl.col("quantity") > 0))
-        lines.append(used)
-        steps += [(step, used.lazy().filter(step.sold).select("line", quantity=step.quantity)) for step in possible]
-    return pl.concat(lines).sort("line"), steps
+            of_meter = quantities.lazy().filter(pl.col("meter") == charge.meter)
+            used = every[plan].join(of_meter, on="place", how="left").select(line, billable(pl.col("quantity")))
+        owed = [step.sold for step in of_charge if step.flat > 0]
+        wanted.append(used.filter(reduce(pl.Expr.or_, owed, pl.col("quantity") > 0)))
+    lines = pl.collect_all(wanted)
+    sold = [
+        (step, used.lazy().filter(step.sold).select("line", quantity=step.quantity))
+        for used, of_charge in zip(lines, possible, strict=True)
+        for step in of_charge
+    ]
+    return pl.concat(lines).sort("line"), sold
 
 
 def _slices(steps: list[tuple[Step, pl.LazyFrame]]) -> pl.DataFrame:
@@ -177,11 +184,12 @@ def _slices(steps: list[tuple[Step, pl.LazyFrame]]) -> pl.DataFrame:
     slices = slices.select("line", "quantity", *[column.gather(slices["term"]) for column in terms])
     amount = slice_amount(pl.col("quantity"), pl.col("billionth_price"), pl.col("flat_amount"))
     slices = slices.with_columns(amount=amount)
-    by_line = slices.group_by("line", maintain_order=True)
-    packed = by_line.agg(slices=pl.struct(field.name for field in SLICE.fields))
+    by_line = slices.lazy().group_by("line", maintain_order=True)
+    explanation = pl.struct(field.name for field in SLICE.fields)
+    packed, sums = pl.collect_all([by_line.agg(explanation.alias("slices")), by_line.agg(pl.col("amount").sum())])
     # Amounts are not negative, so no sum is above the largest amount times the most slices.
     _refuse_overflow(slices["amount"], "the sum of a charge's slices", terms=packed["slices"].list.len().max())
-    return packed.hstack(by_line.agg(pl.col("amount").sum()).select("amount").get_columns())
+    return packed.hstack([sums["amount"]])
 
 
 def _worded(rated: pl.DataFrame, customers: pl.DataFrame, book: PriceBook) -> pl.DataFrame:

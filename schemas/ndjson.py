@@ -1,29 +1,41 @@
 """Lines of JSON to a frame, many at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
 
-def read_lines(lines: Sequence[str], schema: Mapping[str, Any]) -> pl.DataFrame:
+def read_lines(lines: pl.Series, schema: Mapping[str, Any]) -> pl.DataFrame:
     """One row a line, with the columns of `schema`; a row of nulls where polars can't read the line.
 
     A field of another type is null; a number where text is asked for becomes its shortest decimal text. One line that
     is no JSON costs a few halvings of the lines, not the other lines.
 
-    >>> read_lines(['{"id":"a"}', '{"id":'], {"id": pl.String})["id"].to_list()
+    >>> read_lines(pl.Series(['{"id":"a"}', '{"id":']), {"id": pl.String})["id"].to_list()
     ['a', None]
     """
-    if not lines:
+    if lines.is_empty():
         return pl.DataFrame(schema=schema)
     try:
-        return pl.read_ndjson("\n".join(lines).encode(), schema=schema, ignore_errors=True)
+        return pl.read_ndjson(lines.str.join("\n").item().encode(), schema=schema, ignore_errors=True)
     except pl.exceptions.ComputeError:
         if len(lines) == 1:
             return pl.DataFrame({name: [None] for name in schema}, schema=schema)
         middle = len(lines) // 2
         return pl.concat([read_lines(lines[:middle], schema), read_lines(lines[middle:], schema)])
+
+
+def split_lines(raw: bytes) -> pl.Series:
+    r"""The lines of a text as a Binary series, blank ones included.
+
+    >>> split_lines(b"a\n\nb").to_list()
+    [b'a', b'', b'b']
+    """
+    try:
+        return pl.Series([raw.decode()]).str.split("\n").explode().cast(pl.Binary)
+    except UnicodeDecodeError:
+        return pl.Series(raw.split(b"\n"), dtype=pl.Binary)
 
 
 def text_of(raw: pl.Series) -> pl.Series:

@@ -38,7 +38,18 @@ class Server:
         meters = self.directory.parent / "meters.yaml"
         meters.write_text(METERS)
         (self.directory / "server.json").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "meterline", "serve", "--port", "0", "--data", str(self.directory), "--meters", str(meters)]
+        command = [
+            sys.executable,
+            "-m",
+            "meterline",
+            "serve",
+            "--port",
+            "0",
+            "--data",
+            str(self.directory),
+            "--meters",
+            str(meters),
+        ]
         self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while True:

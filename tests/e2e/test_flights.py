@@ -157,7 +157,9 @@ def test_every_flight_is_accounted_for(app: Embedded, rows: list[dict[str, str]]
     winter = [row for row in rows if row["time_hour"][:7] in {"2013-01", "2013-02", "2013-03"}]
     cancelled = [row for row in winter if row["dep_time"] in {"", "NA"}]
     seatless = [row for row in winter if row["dep_time"] not in {"", "NA"} and not row["seats"]]
-    counted = query(app.clickhouse, "SELECT sum(accepted) AS a, sum(duplicates) AS d, sum(rejected) AS r FROM progress").row(0)
+    counted = query(
+        app.clickhouse, "SELECT sum(accepted) AS a, sum(duplicates) AS d, sum(rejected) AS r FROM progress"
+    ).row(0)
     assert (counted[0], counted[2]) == (len(winter), 0)
     assert counted[1] > len(winter) // 200
     errors = query(

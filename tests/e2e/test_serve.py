@@ -116,11 +116,21 @@ def test_bad_lines_become_rejections_and_repaired_ones_events(server: Server, tm
     assert usage(server.run("usage", "--period", "2013-01"), "bytes") == Decimal(10)  # 1.5 and 8.5; 6 has no value
     listed = [json.loads(line) for line in server.run("rejections", "list", "--json").splitlines()]
     reasons = sorted(row["reason"] for row in listed)
-    assert reasons == ["missing_field", "not_json", "not_utf8", "null_byte", "time_out_of_range", "time_out_of_range", "too_large"]
+    assert reasons == [
+        "missing_field",
+        "not_json",
+        "not_utf8",
+        "null_byte",
+        "time_out_of_range",
+        "time_out_of_range",
+        "too_large",
+    ]
     repaired = tmp_path / "repaired.ndjson"
     rows = [{**row, "raw": event(9)} for row in listed if row["reason"] == "missing_field"]
     repaired.write_text("\n".join(json.dumps(row) for row in rows))
-    assert "1 lines were put into the log again; 6 rejections" in server.run("rejections", "replay", "--repaired", str(repaired))
+    assert "1 lines were put into the log again; 6 rejections" in server.run(
+        "rejections", "replay", "--repaired", str(repaired)
+    )
     assert usage(server.run("usage", "--period", "2013-01"), "calls") == 4
     assert "1 lines" in server.run("rejections", "replay", "--reason", "not_json")
     assert "not_json" in server.run("rejections", "list")  # rejected again, at a new place

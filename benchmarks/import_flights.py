@@ -1,0 +1,96 @@
+"""The embedded path at full speed: the flights of 2013 from a file into the log, events and rollups.
+
+    python -m benchmarks.import_flights [--flights 336776]
+
+Timed is the whole of `meterline import` after start-up: read, identify, pack, append durably, read back, decode,
+deduplicate, fold, and store events and rollups synced to disk. Beside it, in the same run, the ceiling: decoding the same
+bytes with polars and nothing else.
+"""
+
+import argparse
+import hashlib
+import json
+import platform
+import resource
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from examples.flights.events import flights, usage_events
+from meterline.embedded import configure_meters, embedded
+from meterline.operations import outputs_of
+from meterline.output import Failure
+from stores.clickhouse import query
+
+RESULTS = Path(__file__).parent / "results"
+METERS = Path(__file__).parents[1] / "examples" / "flights" / "meters.yaml"
+
+
+def run(count: int) -> dict[str, Any]:
+    """Import this many flights; parameters, rates (events a second), peak memory and the digest of the usage."""
+    with tempfile.TemporaryDirectory(prefix="meterline-bench-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as another user where this runs as root
+        file = Path(folder) / "flights.ndjson"
+        file.write_bytes(b"\n".join(usage_events(flights().head(count)).cast(pl.Binary).to_list()))
+        ceiling_s = _seconds_to_decode(file.read_bytes())
+        with embedded(Path(folder) / "data") as app:
+            configure_meters(app.log, METERS.read_text(), METERS.name)
+            app.worker.wait_for(app.log.end_offsets(), 60)
+            started_s = time.perf_counter()
+            failures = [o for o in outputs_of(app, "import_usage", {"path": str(file)}) if isinstance(o, Failure)]
+            seconds = time.perf_counter() - started_s
+            assert not failures, failures
+            usage = query(
+                app.clickhouse,
+                "SELECT meter, subject, sum(count), toString(sum(sum)), toString(max(max)), "
+                "arraySort(groupUniqArrayArray(uniques)) FROM rollups GROUP BY meter, subject ORDER BY meter, subject",
+            )
+        return {
+            "benchmark": "import_flights",
+            "flights": count,
+            "seconds": round(seconds, 2),
+            "events_per_second": round(count / seconds),
+            "decode_only_events_per_second": round(count / ceiling_s),
+            "share_of_decode_only": round(ceiling_s / seconds, 3),
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "digest": hashlib.sha256(usage.write_json().encode()).hexdigest()[:16],
+        }
+
+
+def report(result: dict[str, Any]) -> None:
+    """Print a result, and keep it with the machine and the versions that made it."""
+    made_by = {
+        "machine": f"{platform.processor() or platform.machine()}, {_cores()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("polars", "chdb-core", "clickhouse-connect", "psycopg")},
+    }
+    for name, value in result.items():
+        print(f"{name:32} {value:,}" if isinstance(value, int) else f"{name:32} {value}")
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({**result, "made_by": made_by}, indent=2) + "\n"
+    (RESULTS / f"{result['benchmark']}.json").write_text(text)
+
+
+def _seconds_to_decode(raw: bytes) -> float:
+    schema = dict.fromkeys(("id", "source", "type", "subject", "time"), pl.String)
+    started_s = time.perf_counter()
+    decoded = pl.read_ndjson(raw, schema=schema)
+    seconds = time.perf_counter() - started_s
+    assert len(decoded) == raw.count(b"\n") + 1
+    return seconds
+
+
+def _cores() -> int:
+    import os  # noqa: PLC0415
+
+    return len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flights", type=int, default=336_776)
+    report(run(parser.parse_args().flights))
