@@ -32,7 +32,9 @@ class _Run:
         return cls(high[order], low[order], day[order])
 
     def merged(self, other: "_Run", oldest_day: int) -> "_Run":
-        high, low, day = (np.concatenate(pair) for pair in zip(self.columns(), other.columns(), strict=True))
+        high = np.concatenate((self.high, other.high))
+        low = np.concatenate((self.low, other.low))
+        day = np.concatenate((self.day, other.day))
         kept = day >= oldest_day
         return _Run.of(high[kept], low[kept], day[kept])
 

@@ -1,4 +1,4 @@
-"""The aggregation's tables in ClickHouse: storing a folded batch, reading what a restart needs, and usage as of a cut."""
+"""The tables in ClickHouse: storing a folded batch, reading what a restart needs, and usage as of a cut."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -2,9 +2,9 @@
 
     python -m benchmarks.import_flights [--flights 336776]
 
-Timed is the whole of `meterline import` after start-up: read, identify, pack, append durably, read back, decode,
-deduplicate, fold, and store events and rollups synced to disk. Beside it, in the same run, the ceiling: decoding the same
-bytes with polars and nothing else.
+Timed is the whole of `meterline import` after start-up: read, pack, append durably, read back, decode, deduplicate,
+fold, and store events and rollups synced to disk. Beside it, in the same run, the ceiling: decoding the same bytes with
+polars and nothing else.
 """
 
 import argparse

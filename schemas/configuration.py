@@ -42,7 +42,7 @@ class _DecimalLoader(yaml.SafeLoader):
     """YAML in which a number with a point is a Decimal, and a key that stands twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for position, key in enumerate(keys):
             if key in keys[:position]:
                 mark = node.value[position][0].start_mark

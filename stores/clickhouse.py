@@ -53,8 +53,8 @@ def _with_maps(rows: pa.Table, table: Table) -> pa.Table:
     """Lists of (key, value) as the Arrow maps that a Map column needs."""
     for name, kind in table.columns.items():
         if kind.startswith("Map("):
-            pairs = rows.column(name).combine_chunks()
-            pairs = pairs.chunk(0) if isinstance(pairs, pa.ChunkedArray) else pairs
+            combined: Any = rows.column(name).combine_chunks()
+            pairs = combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
             inner = pairs.flatten()
             text = [inner.field(part).cast(pa.string()) for part in ("key", "value")]
             offsets = pa.compute.subtract(pairs.offsets, pairs.offsets[0]).cast(pa.int32())

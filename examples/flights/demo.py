@@ -106,7 +106,8 @@ def outcomes(app: Embedded) -> None:
     console.print("accepted {:,}, duplicates {:,}, rejected {:,}".format(*counted))
     errors = query(
         app.clickhouse,
-        "SELECT arrayJoin(validation_errors) AS error, count() AS events FROM events GROUP BY error ORDER BY events DESC",
+        "SELECT arrayJoin(validation_errors) AS error, count() AS events FROM events"
+        " GROUP BY error ORDER BY events DESC",
     )
     table = Table("events", "stored, but not counted by a meter, because", title_justify="left")
     for error, count in errors.iter_rows():

