@@ -17,7 +17,7 @@ from schemas.meter import Aggregation, Meter
 from schemas.money import QUANTITY
 from schemas.tables import DIMENSIONS, ROLLUPS
 
-_NUMBER = r"^-?[0-9]{1,20}(\.[0-9]{1,9}0*)?$"
+_NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,9}0*)?$"
 _NEUTRAL = {
     "sum": pl.lit(0).cast(QUANTITY),
     "min": pl.lit(None).cast(QUANTITY),
@@ -30,7 +30,7 @@ _ANY_NUMBER = r"^-?[0-9]+(\.[0-9]+)?$"
 def rollup_deltas(events: pl.DataFrame, meters: Sequence[Meter], epoch: int) -> pl.DataFrame:
     """What a batch's accepted events add to the rollups: one row a meter, subject, dimensions and hour.
 
-    `events` is as from `decode`. A meter's value has at most 20 digits before the point and 9 after it, so that no
+    `events` is as from `decode`. A meter's value has at most 15 digits before the point and 9 after it, so that no
     batch can overflow Decimal(38, 9). Raises polars' InvalidOperationError on overflow all the same.
     """
     hourly = events.with_columns(window_start=pl.col("time").dt.truncate("1h").dt.cast_time_unit("ms"))
@@ -113,6 +113,6 @@ def _value_error(meter: Meter) -> pl.Expr:
         missing.when(text.str.contains(_NUMBER))
         .then(pl.lit(None, pl.String))
         .when(text.str.contains(_ANY_NUMBER))
-        .then(pl.format(name + " is {}: allowed are 20 digits before the point and 9 after it", shown))
+        .then(pl.format(name + " is {}: allowed are 15 digits before the point and 9 after it", shown))
         .otherwise(pl.format(name + ' is "{}": allowed is a decimal number', shown))
     )

@@ -1,0 +1,81 @@
+"""Folding events: windows, dimensions, and the errors of values that a meter cannot use."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+import pytest
+
+from aggregation.fold import rollup_deltas, validation_errors
+from schemas.meter import Meter
+from schemas.tables import ROLLUPS
+
+AT = datetime(2013, 1, 31, 10, tzinfo=UTC)
+MS = Meter(
+    slug="ms", event_type="call", aggregation="SUM", value_property="$.ms", group_by={"zone": "$.zone", "api": "$.api"}
+)
+USERS = Meter(slug="users", event_type="call", aggregation="UNIQUE_COUNT", value_property="$.user")
+
+
+def events(*rows: dict[str, Any]) -> pl.DataFrame:
+    schema = {"tenant": pl.String, "type": pl.String, "subject": pl.String, "time": pl.Datetime("us", "UTC"),
+              "$.ms": pl.String, "$.zone": pl.String, "$.api": pl.String, "$.user": pl.String}  # fmt: skip
+    default = {"tenant": "default", "type": "call", "subject": "a", "time": AT, "$.ms": "1", "$.user": "u"}
+    return pl.DataFrame([{**default, **row} for row in rows], schema=schema)
+
+
+def test_an_event_at_the_window_end_opens_the_next_window() -> None:
+    """Windows are closed at the start and open at the end."""
+    #        10:00            11:00            12:00
+    #          [--- window A --)[--- window B --)
+    #          ^               ^^ the last microsecond of A, and the first instant of B
+    hour = timedelta(hours=1)
+    rollups = rollup_deltas(events({}, {"time": AT + hour - timedelta(microseconds=1)}, {"time": AT + hour}), [MS], 0)
+    assert rollups.select("window_start", "count").rows() == [(AT, 2), (AT + hour, 1)]
+
+
+def test_dimensions_are_sorted_and_missing_ones_are_empty() -> None:
+    """Each combination is a row of its own; a missing property is the empty text."""
+    rollups = rollup_deltas(events({"$.zone": "eu"}, {"$.zone": "eu", "$.api": "v1"}, {"$.zone": "eu"}), [MS], 7)
+    assert [(row["dimensions"], row["count"], row["epoch"]) for row in rollups.to_dicts()] == [
+        ([{"key": "api", "value": ""}, {"key": "zone", "value": "eu"}], 2, 7),
+        ([{"key": "api", "value": "v1"}, {"key": "zone", "value": "eu"}], 1, 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("0.000000001", None), ("999999999999999", None), ("-1.500000000000", None), ("007", None),
+        (None, "is missing or null"), ("seven", 'is "seven": allowed is a decimal number'), ("", "allowed is a decimal number"),
+        ("NaN", "allowed is a decimal number"), ("Infinity", "allowed is a decimal number"), ("1e3", "allowed is a decimal number"),
+        (" 1", "allowed is a decimal number"), ("true", "allowed is a decimal number"), (".5", "allowed is a decimal number"),
+        ("0.0000000001", "is 0.0000000001: allowed are 15 digits before the point and 9 after it"),
+        ("1000000000000000", "allowed are 15 digits before the point"),
+    ],
+)  # fmt: skip
+def test_a_value_counts_exactly_or_not_at_all(value: str | None, error: str | None) -> None:
+    """A value that can be counted is counted to its last digit; another one leaves an error and no zero."""
+    one = events({"$.ms": value})
+    rollups, errors = rollup_deltas(one, [MS], 0), validation_errors(one, [MS]).to_list()[0]
+    if error is None:
+        assert (rollups["sum"].to_list(), errors) == ([Decimal(value or "")], [])
+    else:
+        assert rollups.is_empty()
+        assert error in errors[0]
+        assert errors[0].startswith('ms: the value property "$.ms" ')
+
+
+def test_an_event_may_count_for_one_meter_and_not_for_another() -> None:
+    """Each meter judges for itself, and every complaint is kept."""
+    one = events({"$.ms": "x", "$.user": None}, {"$.ms": "x"}, {"type": "other"})
+    assert [len(errors) for errors in validation_errors(one, [MS, USERS])] == [2, 1, 1]
+    assert rollup_deltas(one, [MS, USERS], 0).select("meter", "uniques").rows() == [("users", ["u"])]
+
+
+def test_no_events_and_no_meters_give_an_empty_frame() -> None:
+    """The columns are there all the same."""
+    for meters in ([], [MS, USERS]):
+        assert rollup_deltas(events(), meters, 0).schema == pl.Schema(ROLLUPS.frame)
+    assert validation_errors(events({}), []).to_list() == [['no meter wants the event type "call"']]
