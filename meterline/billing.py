@@ -45,7 +45,7 @@ class Period:
         '2012-03-01T00:00:00+00:00'
         """
         try:
-            start = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
+            start = datetime.fromisoformat(f"{text}-01T00:00:00+00:00")
         except ValueError:
             raise ValueError(f"period {text!r}; allowed: a month such as 2013-01") from None
         return cls(start, start + timedelta(days=monthrange(start.year, start.month)[1]))
@@ -121,9 +121,7 @@ def _terms(app: Embedded) -> _Terms:
             "no price book is stored; store one with `meterline price apply FILE`" if not books
             else "no contracts are stored; store them with `meterline contracts apply FILE`"
         )  # fmt: skip
-    return _Terms(
-        {book.digest: book for book in books}, Contracts.from_canonical(contracts.body), app.log.newest_config().meters
-    )
+    return _Terms({book.digest: book for book in books}, Contracts.from_canonical(contracts.body), app.log.meters())
 
 
 def _cut(app: Embedded, month: Period, terms: _Terms, now: datetime) -> Run:

@@ -73,10 +73,9 @@ def configure_meters(log: PostgresLog, text: str, file: str, limits: Limits | No
     Raises ConfigurationError with all faults; then nothing has changed.
     """
     meters = parse_meters(text, file)
-    newest = log.newest_config()
-    if faults := changed_meters(newest.meters, meters, file):
+    if faults := changed_meters(log.meters(), meters, file):
         raise ConfigurationError(faults)
-    return log.configure(LogConfig(limits=limits or newest.limits, meters=meters))
+    return log.configure(LogConfig(limits=limits or log.newest_config().limits, meters=meters))
 
 
 @contextmanager

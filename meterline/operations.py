@@ -62,7 +62,7 @@ def apply_meters(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
 
 def apply_price_book(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
     """Store a price book's version, for ever."""
-    book = parse_price_book(text, file, [meter.slug for meter in app.log.newest_config().meters])
+    book = parse_price_book(text, file, [meter.slug for meter in app.log.meters()])
     with app.database.begin() as connection:
         new = books.apply_price_book(
             connection, DEFAULT_TENANT, book=book.book, version=book.version, digest=book.digest,
@@ -92,8 +92,7 @@ def apply_contracts(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
 def show_usage(app: Embedded, *, period: str) -> Iterator[Output]:
     """The usage of a period by meter and subject, with all that has arrived by now."""
     month = Period.parse(period)
-    meters = app.log.newest_config().meters
-    usage = usage_between(app.clickhouse, DEFAULT_TENANT, meters, month.start, month.end, cut=2**32 - 1)
+    usage = usage_between(app.clickhouse, DEFAULT_TENANT, app.log.meters(), month.start, month.end, cut=2**32 - 1)
     quantity = pl.coalesce("quantity", pl.col("uniques").list.len().cast(pl.Decimal(38, 9)))
     rows = usage.select("meter", "subject", quantity.alias("quantity")).sort("meter", "subject").rows()
     yield Table(

@@ -18,12 +18,15 @@ def read_lines(lines: pl.Series, schema: Mapping[str, Any]) -> pl.DataFrame:
     if lines.is_empty():
         return pl.DataFrame(schema=schema)
     try:
-        return pl.read_ndjson(lines.str.join("\n").item().encode(), schema=schema, ignore_errors=True)
-    except pl.exceptions.ComputeError:
-        if len(lines) == 1:
-            return pl.DataFrame({name: [None] for name in schema}, schema=schema)
-        middle = len(lines) // 2
-        return pl.concat([read_lines(lines[:middle], schema), read_lines(lines[middle:], schema)])
+        rows = pl.read_ndjson(lines.str.join("\n").item().encode(), schema=schema, ignore_errors=True)
+        if len(rows) == len(lines):  # a line of white space gives no row
+            return rows
+    except pl.exceptions.ComputeError:  # a line is no JSON; which one, it does not say
+        pass
+    if len(lines) == 1:
+        return pl.DataFrame({name: [None] for name in schema}, schema=schema)
+    middle = len(lines) // 2
+    return pl.concat([read_lines(lines[:middle], schema), read_lines(lines[middle:], schema)])
 
 
 def split_lines(raw: bytes) -> pl.Series:

@@ -13,6 +13,7 @@ import psycopg
 import sqlalchemy as sa
 
 from schemas.log import Barrier, Configure, Flush, LogConfig, Punctuation, Record, punctuation_key
+from schemas.meter import Meter
 
 READ_RECORDS_MAX = 4096
 
@@ -87,6 +88,13 @@ class PostgresLog:
         with self._engine.connect() as connection:
             version = connection.execute(sa.text("SELECT max(version) FROM config_versions")).scalar_one()
         return self.config(version or 0)
+
+    def meters(self) -> tuple[Meter, ...]:
+        """Every meter that ever was in force, by slug, as it was defined last. Usage of a withdrawn one stays billable."""
+        with self._engine.connect() as connection:
+            bodies = connection.execute(sa.text("SELECT body FROM config_versions ORDER BY version")).scalars().all()
+        known = {meter.slug: meter for body in bodies for meter in LogConfig.model_validate_json(body).meters}
+        return tuple(known[slug] for slug in sorted(known))
 
     def read(self, partition: int, offset: int, bytes_max: int) -> list[Record]:
         """The records from an offset on, in order: about `bytes_max` stored bytes of them, at least one if any."""

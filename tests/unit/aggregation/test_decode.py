@@ -68,6 +68,7 @@ def without(field: str) -> dict[str, Any]:
         ({**GOOD, "data": {"deep": [["\0"]]}}, Reason.NULL_BYTE, "\\u0000"),
         (b'{"id": "\\ud800"}', Reason.NOT_JSON, "surrogate"),
         (b"not json", Reason.NOT_JSON, "Expecting value"),
+        (b" " * 100, Reason.NOT_JSON, "Expecting value"),
         (b'{"id": NaN}', Reason.NOT_JSON, "NaN is no JSON number"),
         (b"[" * 2000 + b"]" * 2000, Reason.NOT_JSON, "nested too deeply"),
         (b'{"a": 1} {"b": 2}', Reason.NOT_JSON, "Extra data"),
