@@ -24,6 +24,7 @@ _LONG_NUMBER = r"[0-9][0-9.]{15,}([eE][-+]?[0-9]+)?\s*[,}\]]|[0-9][eE][-+]?[0-9]
 _NOT_SURELY_TEXT = r"^(-?[0-9]+(\.[0-9]+)?|true|false|[\[{].*)$"
 _ESCAPED_ODDITY = r"\\u(0000|[dD][89a-fA-F])"
 
+_BLANK_BYTES_MAX = 64  # a longer run of white space is a rejection, not a blank line
 _NO_LINES = pl.Series([], dtype=pl.Binary)
 
 
@@ -49,7 +50,8 @@ def lines_of(records: Sequence[Record]) -> pl.DataFrame:
             "appended_at": pl.Series(np.repeat(appended, counts)).cast(pl.Datetime("ms", "UTC")),
         }
     )
-    return lines.filter(~_blank(pl.col("raw")))
+    short = lines["raw"].bin.size() <= _BLANK_BYTES_MAX
+    return lines.filter(~_blank(pl.col("raw"))) if short.any() else lines
 
 
 def decode(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> Decoded:
@@ -83,8 +85,7 @@ def decode(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> Decoded
 
 
 def _blank(raw: pl.Expr) -> pl.Expr:
-    short = raw.bin.size() <= 64  # a longer run of white space is a rejection, not a blank line
-    return short & raw.bin.encode("hex").str.contains(r"^(20|09|0d)*$")
+    return (raw.bin.size() <= _BLANK_BYTES_MAX) & raw.bin.encode("hex").str.contains(r"^(20|09|0d)*$")
 
 
 def _decode_fast(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> tuple[pl.DataFrame, pl.Series]:

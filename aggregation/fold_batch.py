@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from aggregation.batch import lines_in
 from aggregation.decode import decode, lines_of
 from aggregation.dedup import Days, DedupIndex, Hashes
 from aggregation.fold import rollup_deltas, validation_errors
@@ -120,7 +119,6 @@ def _progress(
     rejected: int,
 ) -> pl.DataFrame:
     lines = accepted + duplicates + rejected
-    assert lines <= sum(lines_in(record.value) for record in records if record.value is not None)
     row = {
         "log_id": after.log_id, "partition": before.partition, "first_offset": records[0].offset,
         "next_offset": after.next_offset, "epoch": after.epoch, "config_version": after.version,

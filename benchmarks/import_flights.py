@@ -9,24 +9,20 @@ polars and nothing else.
 
 import argparse
 import hashlib
-import json
-import platform
-import resource
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from benchmarks.report import peak_memory_mib, report
 from examples.flights.events import flights, usage_events
 from meterline.embedded import configure_meters, embedded
 from meterline.operations import outputs_of
 from meterline.output import Failure
 from stores.clickhouse import query
 
-RESULTS = Path(__file__).parent / "results"
 METERS = Path(__file__).parents[1] / "examples" / "flights" / "meters.yaml"
 
 
@@ -50,29 +46,14 @@ def run(count: int) -> dict[str, Any]:
                 "arraySort(groupUniqArrayArray(uniques)) FROM rollups GROUP BY meter, subject ORDER BY meter, subject",
             )
         return {
-            "benchmark": "import_flights",
             "flights": count,
             "seconds": round(seconds, 2),
             "events_per_second": round(count / seconds),
             "decode_only_events_per_second": round(count / ceiling_s),
             "share_of_decode_only": round(ceiling_s / seconds, 3),
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_memory_mib": peak_memory_mib(),
             "digest": hashlib.sha256(usage.write_json().encode()).hexdigest()[:16],
         }
-
-
-def report(result: dict[str, Any]) -> None:
-    """Print a result, and keep it with the machine and the versions that made it."""
-    made_by = {
-        "machine": f"{platform.processor() or platform.machine()}, {_cores()} cores, {platform.system()}",
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("polars", "chdb-core", "clickhouse-connect", "psycopg")},
-    }
-    for name, value in result.items():
-        print(f"{name:32} {value:,}" if isinstance(value, int) else f"{name:32} {value}")
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({**result, "made_by": made_by}, indent=2) + "\n"
-    (RESULTS / f"{result['benchmark']}.json").write_text(text)
 
 
 def _seconds_to_decode(raw: bytes) -> float:
@@ -84,13 +65,7 @@ def _seconds_to_decode(raw: bytes) -> float:
     return seconds
 
 
-def _cores() -> int:
-    import os  # noqa: PLC0415
-
-    return len(os.sched_getaffinity(0))
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flights", type=int, default=336_776)
-    report(run(parser.parse_args().flights))
+    report("import_flights", run(parser.parse_args().flights))

@@ -7,7 +7,6 @@ the tests, one customer at a time, on a sample of them in the same run; its line
 """
 
 import argparse
-import resource
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from benchmarks.report import peak_memory_mib, report
 from rating.rater import Rated, period_end, rate
 from schemas.contract import Contracts, parse_contracts
 from schemas.identity import content_digest
@@ -78,10 +78,10 @@ def run(lines: int) -> dict[str, Any]:
         "slices": int(charges["slices"].list.len().sum()),
         "threads": pl.thread_pool_size(),
         "seconds": round(seconds, 3),
-        "lines_per_s": round(rate_fast),
-        "oracle_lines_per_s": round(rate_slow),
+        "lines_per_second": round(rate_fast),
+        "oracle_lines_per_second": round(rate_slow),
         "times_the_oracle": round(rate_fast / rate_slow, 1),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mib": peak_memory_mib(),
         "digest": digest_of(charges),
     }
 
@@ -122,13 +122,7 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - started, result
 
 
-def main() -> None:
-    """Run at the given size and print what it found."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=1_000_000)
-    for name, value in run(parser.parse_args().lines).items():
-        print(f"{name:20} {value:,}" if isinstance(value, int | float) else f"{name:20} {value}")
-
-
-if __name__ == "__main__":
-    main()
+    report("rating", run(parser.parse_args().lines))

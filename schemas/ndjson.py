@@ -18,7 +18,7 @@ def read_lines(lines: pl.Series, schema: Mapping[str, Any]) -> pl.DataFrame:
     if lines.is_empty():
         return pl.DataFrame(schema=schema)
     try:
-        rows = pl.read_ndjson(lines.str.join("\n").item().encode(), schema=schema, ignore_errors=True)
+        rows = pl.read_ndjson(lines.str.join("\n").cast(pl.Binary).item(), schema=schema, ignore_errors=True)
         if len(rows) == len(lines):  # a line of white space gives no row
             return rows
     except pl.exceptions.ComputeError:  # a line is no JSON; which one, it does not say
@@ -36,8 +36,8 @@ def split_lines(raw: bytes) -> pl.Series:
     [b'a', b'', b'b']
     """
     try:
-        return pl.Series([raw.decode()]).str.split("\n").explode().cast(pl.Binary)
-    except UnicodeDecodeError:
+        return pl.Series([raw]).cast(pl.String).str.split("\n").explode().cast(pl.Binary)
+    except pl.exceptions.ComputeError:  # not UTF-8 somewhere
         return pl.Series(raw.split(b"\n"), dtype=pl.Binary)
 
 

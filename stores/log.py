@@ -90,7 +90,7 @@ class PostgresLog:
         return self.config(version or 0)
 
     def meters(self) -> tuple[Meter, ...]:
-        """Every meter that ever was in force, by slug, as it was defined last. Usage of a withdrawn one stays billable."""
+        """Every meter that ever was in force, by slug, as defined last. Usage of a withdrawn one stays billable."""
         with self._engine.connect() as connection:
             bodies = connection.execute(sa.text("SELECT body FROM config_versions ORDER BY version")).scalars().all()
         known = {meter.slug: meter for body in bodies for meter in LogConfig.model_validate_json(body).meters}
