@@ -114,8 +114,8 @@ def _decode_fast(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> t
         pl.col("line").str.contains(_ESCAPED_ODDITY),
         *(_at(path).str.contains(r"^[\[{]") for path in paths),
     ]
-    doubtful = text.select(pl.any_horizontal(*(doubt.fill_null(value=False) for doubt in doubts))).to_series()
-    return fields, doubtful | _not_surely_text(text)
+    each = text.select(doubt.fill_null(value=False).alias(str(number)) for number, doubt in enumerate(doubts))
+    return fields, each.select(pl.any_horizontal(pl.all())).to_series() | _not_surely_text(text)
 
 
 def _data_schema(paths: Sequence[str]) -> pl.Struct:

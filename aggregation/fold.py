@@ -33,10 +33,11 @@ def rollup_deltas(events: pl.DataFrame, meters: Sequence[Meter], epoch: int) -> 
     `events` is as from `decode`. A meter's value has at most 15 digits before the point and 9 after it, so that no
     batch can overflow Decimal(38, 9). Raises polars' InvalidOperationError on overflow all the same.
     """
-    hourly = events.with_columns(window_start=pl.col("time").dt.truncate("1h").dt.cast_time_unit("ms"))
-    deltas = [_deltas(hourly, meter) for meter in meters]
-    if not deltas:
+    if not meters:
         return pl.DataFrame(schema=ROLLUPS.frame)
+    hourly = events.with_columns(window_start=pl.col("time").dt.truncate("1h").dt.cast_time_unit("ms")).lazy()
+    grouped = pl.collect_all([_grouped(hourly, meter) for meter in meters])
+    deltas = [_as_rollups(groups, meter) for groups, meter in zip(grouped, meters, strict=True)]
     return pl.concat(deltas).with_columns(epoch=pl.lit(epoch, pl.UInt32)).select(ROLLUPS.frame.keys())
 
 
@@ -60,7 +61,8 @@ def validation_errors(events: pl.DataFrame, meters: Sequence[Meter]) -> pl.Serie
     return pl.concat(listed).sort("row")["errors"]
 
 
-def _deltas(events: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+def _grouped(events: pl.LazyFrame, meter: Meter) -> pl.LazyFrame:
+    """The events that a meter counts, by its keys, with their count and the meter's measure."""
     wanted = events.filter(pl.col("type") == meter.event_type)
     measures: dict[str, pl.Expr] = {}
     if meter.value_property:
@@ -76,17 +78,20 @@ def _deltas(events: pl.DataFrame, meter: Meter) -> pl.DataFrame:
                 measures["max"] = number.max()
             case Aggregation.UNIQUE_COUNT:
                 measures["uniques"] = text.unique()
-    names = sorted(meter.group_by)
-    keys = [pl.col(meter.group_by[name]).fill_null("").alias(f"dimension {name}") for name in names]
-    groups = (
-        wanted.group_by("tenant", "subject", *keys, "window_start")
+    dimensions = {f"dimension {name}": pl.col(path).fill_null("") for name, path in sorted(meter.group_by.items())}
+    return (
+        wanted.group_by("tenant", "subject", "window_start", **dimensions)
         .agg(pl.len().cast(pl.UInt64).alias("count"), **measures)
-        .sort("tenant", "subject", *(f"dimension {name}" for name in names), "window_start")  # the engine sorts less
+        .sort("tenant", "subject", *dimensions, "window_start")  # in key order, so that the engine has less to sort
     )
+
+
+def _as_rollups(groups: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+    """The groups of a meter with all columns of ROLLUPS but the epoch."""
     return groups.with_columns(
-        _dimensions(groups, names),
+        _dimensions(groups, sorted(meter.group_by)),
         meter=pl.lit(meter.slug),
-        **{name: literal for name, literal in _NEUTRAL.items() if name not in measures},
+        **{name: literal for name, literal in _NEUTRAL.items() if name not in groups.columns},
     ).select(name for name in ROLLUPS.frame if name != "epoch")
 
 
