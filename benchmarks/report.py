@@ -21,7 +21,7 @@ def report(benchmark: str, result: dict[str, Any]) -> None:
     }
     print(benchmark)
     for name, value in result.items():
-        print(f"  {name:32}{value:>20,}" if isinstance(value, int | float) else f"  {name:32}{value:>20}")
+        print(f"  {name:32}{value:>20,}" if isinstance(value, int | float) else f"  {name:32}{value}")
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"benchmark": benchmark, **result, "made_by": made_by}, indent=2)
     (RESULTS / f"{benchmark}.json").write_text(text + "\n")
