@@ -78,11 +78,14 @@ def _grouped(events: pl.LazyFrame, meter: Meter) -> pl.LazyFrame:
                 measures["max"] = number.max()
             case Aggregation.UNIQUE_COUNT:
                 measures["uniques"] = text.unique()
-    dimensions = {f"dimension {name}": pl.col(path).fill_null("") for name, path in sorted(meter.group_by.items())}
+    paths = sorted(meter.group_by.items())
+    dimensions = [pl.col(path).fill_null("").alias(f"dimension {name}") for name, path in paths]
     return (
-        wanted.group_by("tenant", "subject", "window_start", **dimensions)
+        wanted.group_by("tenant", "subject", *dimensions, "window_start")
         .agg(pl.len().cast(pl.UInt64).alias("count"), **measures)
-        .sort("tenant", "subject", *dimensions, "window_start")  # in key order, so that the engine has less to sort
+        .sort(
+            "tenant", "subject", *(f"dimension {name}" for name, _ in paths), "window_start"
+        )  # in key order, so that the engine has less to sort
     )
 
 
