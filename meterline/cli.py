@@ -17,7 +17,7 @@ from meterline.embedded import InUseError, embedded, server_of
 from meterline.operations import outputs_of
 from meterline.output import Failure, Output, Progress, Table, Text, decode
 from meterline.server import serve as run_server
-from schemas.configuration import ConfigurationError
+from schemas.configuration import ConfigurationError, Fault
 
 WIDTH_MIN = 120  # of what is written to a file or a pipe
 console = Console(width=None if sys.stdout.isatty() else WIDTH_MIN)
@@ -38,7 +38,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (ConfigurationError, InUseError) as error:
+    except (ConfigurationError, InUseError, OSError) as error:
         errors.print(str(error), style="red", markup=False, highlight=False)
         sys.exit(1)
     except click.Abort:
@@ -105,7 +105,7 @@ def meters() -> None:
 @file_argument
 def apply_meters(data: Path, file: Path) -> None:
     """Put the meters of a YAML FILE in force, from here on in the log."""
-    run(data, "apply_meters", text=file.read_text(), file=str(file))
+    run(data, "apply_meters", text=_text(file), file=str(file))
 
 
 @cli.group()
@@ -118,7 +118,7 @@ def price() -> None:
 @file_argument
 def apply_price_book(data: Path, file: Path) -> None:
     """Store the version of a price book that a YAML FILE holds."""
-    run(data, "apply_price_book", text=file.read_text(), file=str(file))
+    run(data, "apply_price_book", text=_text(file), file=str(file))
 
 
 @cli.group()
@@ -131,7 +131,7 @@ def contracts() -> None:
 @file_argument
 def apply_contracts(data: Path, file: Path) -> None:
     """Store the contracts that a YAML FILE holds."""
-    run(data, "apply_contracts", text=file.read_text(), file=str(file))
+    run(data, "apply_contracts", text=_text(file), file=str(file))
 
 
 @cli.group()
@@ -199,6 +199,15 @@ def run(data: Path, operation: str, **parameters: Any) -> None:
         return
     with embedded(data) as app:
         render(outputs_of(app, operation, parameters))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            [Fault(str(file), "", f"byte {error.start}: {error.reason}", "allowed: UTF-8")]
+        ) from error
 
 
 def render(outputs: Iterator[Output]) -> None:

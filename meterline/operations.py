@@ -165,5 +165,5 @@ def outputs_of(app: Embedded, operation: str, parameters: dict[str, Any]) -> Ite
     """What an operation yields; what its caller can mend ends it with a Failure."""
     try:
         yield from OPERATIONS[operation](app, **parameters)
-    except (ConfigurationError, LookupError, ValueError, ArithmeticError, OSError) as error:
+    except (LookupError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
         yield Failure(message=str(error))

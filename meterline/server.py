@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
+from inspect import signature
 from pathlib import Path
 
 import orjson
@@ -34,8 +35,10 @@ HOST = "127.0.0.1"
 logger = logging.getLogger(__name__)
 
 
-def serve(directory: Path, port: int, meters: Path | None) -> int:
+def serve(directory: Path, port: int, meters: tuple[str, str] | None) -> int:
     """Run until a signal, or until the worker fails; returns the process's exit status. Port 0 takes a free one.
+
+    `meters` is the text of a meter file and the file's name.
 
     Raises ConfigurationError and InUseError before anything is served.
     """
@@ -50,7 +53,7 @@ def serve(directory: Path, port: int, meters: Path | None) -> int:
 
     with embedded(directory, on_failure=stop_serving) as app:
         if meters:
-            configure_meters(app.log, meters.read_text(), str(meters))
+            configure_meters(app.log, *meters)
         config = uvicorn.Config(
             application(app), host=HOST, port=port, log_config=None, access_log=False, loop="uvloop"
         )
@@ -101,7 +104,11 @@ def application(app: Embedded) -> Starlette:
             return problem_response(RefusedError(HTTPStatus.NOT_FOUND, f"no operation {name}"))
         if request.headers.get("content-type") != "application/json":
             return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, "allowed content type: application/json"))
-        parameters = orjson.loads(await request.body())
+        try:
+            parameters = orjson.loads(await request.body())
+            signature(OPERATIONS[name]).bind(app, **parameters)
+        except (orjson.JSONDecodeError, TypeError) as error:
+            return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, f"the parameters of {name}: {error}"))
 
         def lines() -> Iterator[bytes]:
             yield from (encode(output) for output in outputs_of(app, name, parameters))

@@ -76,7 +76,12 @@ def parse_yaml(text: str, file: str) -> dict[str, Any]:
 def faults_of(error: ValidationError, file: str, prefix: str = "") -> list[Fault]:
     """The faults that pydantic found, with the key written as a path: `plans[0].charges[2].tiers[1].up_to`."""
     return [
-        Fault(file, prefix + _path(details["loc"]), _shown(details), details["msg"].removeprefix("Value error, "))
+        Fault(
+            file,
+            (prefix + _path(details["loc"])).rstrip("."),
+            _shown(details),
+            details["msg"].removeprefix("Value error, "),
+        )
         for details in error.errors()
     ]
 

@@ -90,6 +90,8 @@ def test_bad_books_and_contracts_apply_nothing(server: Server, tmp_path: Path) -
     complaint = server.run("price", "apply", str(bad), status=1)
     for part in ("currency", "'XXX'", "plans[0].charges[1].meter", "'nothing'", "plans[0].charges[1].tiers[0].up_to"):
         assert part in complaint
+    bad.write_bytes(b"\xff\xfe")
+    assert "allowed: UTF-8" in server.run("price", "apply", str(bad), status=1)
     bad.write_text(EXAMPLE.replace("amount: 10", "amount: 11"))
     assert "version 1" in server.run("price", "apply", str(bad), status=1)
     bad.write_text("contracts: [{customer: a, name: A, subjects: [s1], plan: gold, starts_on: 2013-01-01}]")

@@ -157,6 +157,9 @@ def test_the_gateway_refuses_what_it_cannot_store(server: Server) -> None:
     assert httpx.post(operation, content="{}", headers={"Content-Type": "text/plain"}).status_code == 400
     assert httpx.post(operation, json={}, headers={"Host": "evil.example"}).status_code == 400
     assert httpx.post(f"{server.url}/api/v1/operations/nothing", json={}).status_code == 404
+    for body in (b"{", b"[]", b'{"nonsense": 1}'):
+        headers = {"Content-Type": "application/json"}
+        assert httpx.post(operation, content=body, headers=headers).status_code == 400
     assert "meterline_gateway_requests_refused_total" in httpx.get(f"{server.url}/metrics").text
     server.stop()
     assert usage(server.run("usage", "--period", "2013-01"), "calls") == 0
