@@ -61,7 +61,7 @@ def cli(verbose: bool) -> None:
 def serve(data: Path, port: int, meters: Path | None) -> None:
     """Run the gateway and the aggregation until stopped. Safe to kill at any moment."""
     logging.getLogger("meterline").setLevel(logging.INFO)
-    sys.exit(run_server(data, port, meters))
+    sys.exit(run_server(data, port, (_text(meters), str(meters)) if meters else None))
 
 
 @cli.command("import")
