@@ -1,170 +1,217 @@
-"""The embedded worker: follows the log's partitions, folds batch after batch, and stores each one.
+"""The Faust worker: batches from the log, folded and stored one after another.
 
-Crash-only: after a few tries a batch that cannot be stored ends the worker, and with it the process. A restart goes on
-where the last stored batch ended.
+    faust -A aggregation.app worker          (or `meterline worker`), with the servers named in the environment
+
+Crash-only: what cannot be stored after a few tries ends the process, at once and with status 1; whoever supervises it
+starts it again, and it goes on behind the last stored batch. Owns that a batch is acknowledged, and its offset
+committed, only after all of it is stored.
 """
 
+import asyncio
 import logging
-import threading
+import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
-from prometheus_client import Counter, Histogram
+import faust
+from faust.types import TP
+from faust.web import Request, Response, View
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from aggregation.batch import next_batch
-from aggregation.dedup import DedupIndex
-from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
-from aggregation.store import load_index, load_state, store_batch
-from schemas.log import Record
-from schemas.tables import PROGRESS
-from stores.clickhouse import Client
-from stores.log import PostgresLog
+from aggregation.batch import Batch, FlushTimer
+from aggregation.fold_batch import FoldedBatch
+from aggregation.health import Health
+from aggregation.metrics import FRESHNESS_SECONDS
+from aggregation.store import Partition, stored_offsets
+from aggregation.transport import BatchTransport
+from schemas.configuration import ConfigurationError, Fault
+from schemas.log import Flush
+from stores.clickhouse import Client, open_clickhouse
+from stores.faults import reached
+from stores.kafka_log import open_log
+from stores.log import Log
+from stores.postgres import engine_for
+from stores.servers import Servers, servers_of
 
+GROUP = "meterline"
 FLUSH_INTERVAL_S = 1.0
-READ_BYTES = 4 << 20
-STORE_TRIES = 4
-STORE_RETRY_S = 0.5
-
-BATCH_SECONDS = Histogram("meterline_batch_seconds", "Time a batch takes", ["step"])
-LINES = Counter("meterline_lines_total", "Lines of the log by what became of them", ["outcome"])
+FLUSH_POLL_S = 0.1
+WATCH_INTERVAL_S = 2.0
+BATCHES_AHEAD = 2  # folded or waiting, beside the one that is being stored
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class _Partition:
-    state: PartitionState
-    index: DedupIndex
-    pending: list[Record] = field(default_factory=list)
-    held_since_s: float = 0.0
-    flush_asked: bool = False
-
-    @property
-    def read_offset(self) -> int:
-        return self.pending[-1].offset + 1 if self.pending else self.state.next_offset
+def __getattr__(name: str) -> Any:
+    """The application, for `faust -A aggregation.app`: made of the environment, when it is asked for."""
+    if name != "app":
+        raise AttributeError(name)
+    servers = servers_of(os.environ)
+    if servers is None:
+        allowed = "allowed: METERLINE_KAFKA, METERLINE_CLICKHOUSE and METERLINE_POSTGRES"
+        raise ConfigurationError([Fault("environment", "METERLINE_KAFKA", "not set", allowed)])
+    return worker_app(servers, name=os.environ.get("METERLINE_WORKER"))
 
 
-class Worker:
-    """Follows the log in a thread of its own, from `start` to `stop`. A failure stops it and is raised to waiters."""
+def worker_app(servers: Servers, *, name: str | None = None, port: int = 6066) -> faust.App:
+    """A worker of the group. One with a `name` (static membership) takes its partitions up again after a restart."""
+    app = faust.App(
+        GROUP,
+        broker=f"kafka://{servers.kafka}",
+        store="memory://",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        stream_buffer_maxsize=BATCHES_AHEAD,
+        broker_commit_interval=1.0,
+        broker_session_timeout=6.0,
+        broker_heartbeat_interval=1.5,
+        broker_rebalance_timeout=60.0,
+        broker_request_timeout=30.0,
+        consumer_max_fetch_size=8 << 20,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=name,
+        consumer_metadata_max_age_ms=10_000,
+        web_port=port,
+        web_bind="0.0.0.0",  # noqa: S104  metrics and health, nothing else: Faust's own pages are switched off below
+    )
+    app.transport = BatchTransport(app.conf.broker, app)
+    _Worker(app, servers)
+    return app
 
-    def __init__(self, log: PostgresLog, client: Client, on_failure: Callable[[], None] = lambda: None) -> None:
-        self._log = log
-        self._client = client
-        self._on_failure = on_failure
-        self._wake = threading.Event()
-        self._stopping = False
-        self._stored = threading.Condition()
-        self.failure: BaseException | None = None
-        self._partitions: list[_Partition] = []
-        self.offsets: dict[int, int] = {}
-        """For each partition, the offset behind its last stored batch."""
-        self._storer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._storing: Future[None] = self._storer.submit(lambda: None)
-        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
-        log.on_append = self._wake.set
 
-    def start(self) -> None:
-        """Load each partition's state and dedup index, then follow the log."""
-        for number in range(self._log.partitions):
-            state = load_state(self._client, number, self._log.log_id, self._log.config)
-            self._partitions.append(_Partition(state, load_index(self._client, state)))
-            self.offsets[number] = state.next_offset
-        self._thread.start()
+class _Worker:
+    """What the application's hooks share: the stores, and the partitions that are assigned now."""
 
-    def stop(self) -> None:
-        """Finish the batch at hand and stop. What is not stored yet waits in the log."""
-        self._stopping = True
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._storer.shutdown()
+    def __init__(self, app: faust.App, servers: Servers) -> None:
+        self._app = app
+        self._servers = servers
+        self._client: Client
+        self._log: Log
+        self._partitions: dict[int, Partition] = {}
+        self._timers: dict[int, FlushTimer] = {}
+        self._storing: asyncio.Future[None] | None = None
+        self.health = Health()
+        topic = app.topic(servers.topic, value_type=bytes, value_serializer="raw", key_type=bytes, key_serializer="raw")
+        app.agent(topic, name="aggregate")(self.aggregate)
+        app.on_rebalance_complete.connect(self.on_assigned, weak=False)
+        app.timer(FLUSH_POLL_S, name="flush")(self.flush)
+        app.timer(WATCH_INTERVAL_S, name="watch")(self.watch)
+        for path, view in (("/metrics", self.metrics), ("/healthz", self.healthz), ("/readyz", self.readyz)):
+            app.page(path, name=path[1:])(view)
 
-    def wait_for(self, offsets: dict[int, int], timeout_s: float) -> bool:
-        """Wait until every partition is stored up to its offset, or the time is over. Raises the worker's failure."""
-        with self._stored:
-            return self._stored.wait_for(lambda: self._behind(offsets) == 0 or self._raise_failure(), timeout_s)
-
-    def _behind(self, offsets: dict[int, int]) -> int:
-        return sum(max(end - self.offsets[partition], 0) for partition, end in offsets.items())
-
-    def _raise_failure(self) -> bool:
-        if self.failure is not None:
-            raise RuntimeError("the worker has stopped: a batch could not be stored") from self.failure
-        return False
-
-    def _run(self) -> None:
+    async def on_assigned(self, *_: Any, **__: Any) -> None:
+        """Take up the partitions that are assigned now, each behind its last stored batch."""
         try:
-            while not self._stopping:
-                self._wake.clear()
-                progressed = [self._advance(partition) for partition in self._partitions]
-                if not any(progressed):
-                    self._storing.result()
-                    self._wake.wait(FLUSH_INTERVAL_S / 4 if any(p.pending for p in self._partitions) else 1.0)
-            self._storing.result()
-        except BaseException as failure:  # crash-only: whatever it is, the process must not live on without a worker
-            logger.exception("the worker stops")
-            with self._stored:
-                self.failure = failure
-                self._stored.notify_all()
-            self._on_failure()
+            await asyncio.to_thread(self._take_up, {tp.partition for tp in self._app.consumer.assignment()})
+        except Exception as error:  # crash-only
+            _end(error)
+        for number, partition in self._partitions.items():
+            tp = TP(self._servers.topic, number)
+            self._app.consumer.cutters[tp] = partition.cutter()
+            self._app.consumer.stored[tp] = partition.state.next_offset
+        stored = {number: partition.state.next_offset for number, partition in self._partitions.items()}
+        self.health.assigned(stored, time.time())
 
-    def _advance(self, partition: _Partition) -> bool:
-        """Read on, and fold what is whole; whether there was anything to do."""
-        records = self._log.read(partition.state.partition, partition.read_offset, READ_BYTES)
-        if records and not partition.pending:
-            partition.held_since_s = time.monotonic()
-        partition.pending += records
-        folded = False
-        while batch := next_batch(partition.pending, partition.state.config.limits):
-            self._fold(partition, list(batch))
-            del partition.pending[: len(batch)]
-            partition.held_since_s, partition.flush_asked = time.monotonic(), False
-            folded = True
-            if self._stopping:
-                return True
-        held_s = time.monotonic() - partition.held_since_s
-        if partition.pending and not records and not partition.flush_asked and held_s >= FLUSH_INTERVAL_S:
-            self._log.flush(partition.state.partition)
-            partition.flush_asked = True
-        return folded or bool(records)
+    def _take_up(self, numbers: set[int]) -> None:
+        if not hasattr(self, "_log"):
+            self._client = open_clickhouse(self._servers.clickhouse)
+            self._log = open_log(engine_for(self._servers.postgres), self._servers)
+        stored = stored_offsets(self._client, self._log.log_id)
+        kept = {
+            number: partition
+            for number, partition in self._partitions.items()
+            # a state is a function of the log up to its offset: where that is still the end, it is still right
+            if number in numbers and partition.state.next_offset == stored.get(number, 0)
+        }
+        self._partitions = {
+            number: kept.get(number) or Partition(self._client, self._log, number) for number in sorted(numbers)
+        }
+        self._timers = {number: FlushTimer(FLUSH_INTERVAL_S) for number in numbers}
 
-    def _fold(self, partition: _Partition, batch: list[Record]) -> None:
+    async def aggregate(self, batches: faust.StreamT[Batch]) -> None:
         """Fold a batch while the one before it is being stored; batches are stored in the order of their folding."""
-        started_s = time.monotonic()
-        folded = fold_batch(batch, partition.state, partition.index, self._log.config)
-        partition.index.add(folded.hashes, folded.days)
-        horizon_days = partition.state.config.limits.dedup_horizon_days
-        partition.state = folded.state
-        self._storing.result()
-        self._storing = self._storer.submit(self._store, folded, time.monotonic() - started_s)
-        if folded.state.config.limits.dedup_horizon_days != horizon_days:
-            self._storing.result()
-            partition.index = load_index(self._client, folded.state)
-
-    def _store(self, folded: FoldedBatch, fold_s: float) -> None:
-        started_s = time.monotonic()
-        for attempt in range(STORE_TRIES):
+        async for event in batches.noack().events():
+            batch: Batch = event.value
+            partition = self._partitions.get(event.message.partition)
+            if partition is None or batch.start != partition.state.next_offset:
+                event.ack()  # left over from before a rebalance: it is read again, by whoever has the partition now
+                continue
             try:
-                store_batch(self._client, folded)
-                break
-            except Exception:  # the engine's driver raises many kinds; after the last try it is the worker's end
-                if attempt == STORE_TRIES - 1:
-                    raise
-                logger.warning("batch %s not stored; trying again", folded.token("*"), exc_info=True)
-                time.sleep(STORE_RETRY_S * 2**attempt)
-        store_s = time.monotonic() - started_s
-        with self._stored:
-            self.offsets[folded.state.partition] = folded.state.next_offset
-            self._stored.notify_all()
-        BATCH_SECONDS.labels("fold").observe(fold_s)
-        BATCH_SECONDS.labels("store").observe(store_s)
-        row = folded.frames[PROGRESS.name].row(0, named=True)
-        for outcome in ("accepted", "duplicates", "rejected"):
-            LINES.labels(outcome).inc(row[outcome])
-        logger.info(
-            "batch partition=%d offsets=%d-%d accepted=%d duplicates=%d rejected=%d epoch=%d fold_s=%.3f store_s=%.3f",
-            row["partition"], row["first_offset"], row["next_offset"] - 1, row["accepted"], row["duplicates"],
-            row["rejected"], row["epoch"], fold_s, store_s,
-        )  # fmt: skip
+                folded = await asyncio.to_thread(partition.fold, batch)
+                if self._storing:
+                    await self._storing
+                self._storing = asyncio.ensure_future(self._store(partition, folded, event))
+                if partition.must_reload:
+                    await self._storing
+                    await asyncio.to_thread(partition.reload)
+            except Exception as error:  # crash-only
+                _end(error)
+
+    async def _store(self, partition: Partition, folded: FoldedBatch, event: faust.EventT) -> None:
+        try:
+            await asyncio.to_thread(partition.store, folded)
+        except Exception as error:  # crash-only
+            _end(error)
+        tp = event.message.tp
+        if tp in self._app.consumer.cutters:
+            self._app.consumer.stored[tp] = folded.state.next_offset
+        event.ack()
+        first, last = event.value.records[0], event.value.records[-1]
+        self.health.stored(tp.partition, folded.state.next_offset, last.appended_at_ms / 1000, time.time())
+        FRESHNESS_SECONDS.observe(time.time() - first.appended_at_ms / 1000)
+        reached("commit")
+
+    async def flush(self) -> None:
+        """End the batches that have waited for long, in partitions that are read to their end."""
+        due = [
+            number
+            for number, timer in self._timers.items()
+            if (cutter := self._app.consumer.cutters.get(tp := TP(self._servers.topic, number)))
+            and self._app.consumer.at_end(tp)
+            and timer.due(cutter, time.monotonic())
+        ]
+        if due:
+            try:
+                await asyncio.to_thread(self._log.punctuate, Flush(), due)
+            except Exception:  # the broker is away: the timer asks again
+                logger.warning("no flush record was written to the partitions %s", due, exc_info=True)
+
+    async def watch(self) -> None:
+        """Ask the broker, not the fetcher, where the partitions end: a fetcher that is stuck would not know."""
+        consumer = self._app.consumer
+        try:
+            ends = await asyncio.wait_for(consumer.highwaters(*consumer.cutters), timeout=WATCH_INTERVAL_S)
+        except Exception:  # health says so when it lasts
+            logger.warning("the broker does not say where the log ends", exc_info=True)
+            return
+        stored = consumer.stored
+        read_out = {  # what follows the last batch is no record, but the mark of a transaction
+            tp for tp, cutter in consumer.cutters.items()
+            if consumer.at_end(tp, ends[tp]) and not cutter.holds and cutter.start == stored[tp]
+        }  # fmt: skip
+        self.health.watched(
+            {tp.partition: stored[tp] if tp in read_out else end for tp, end in ends.items() if tp in stored}, time.time()
+        )
+
+    async def metrics(self, _view: View, _request: Request) -> Response:
+        """The metrics, as Prometheus reads them."""
+        return self._app.web.bytes(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+    async def healthz(self, view: View, _request: Request) -> Response:
+        """Whether the process does its work: 503 where records wait and nothing is stored."""
+        return _answer(view, self.health.faults(time.time()))
+
+    async def readyz(self, view: View, _request: Request) -> Response:
+        """Whether it has partitions, and does its work."""
+        return _answer(view, self.health.faults(time.time(), ready=True))
+
+
+def _answer(view: View, faults: list[str]) -> Response:
+    return view.json({"status": "; ".join(faults) or "ok"}, status=503 if faults else 200)
+
+
+def _end(error: BaseException) -> None:
+    logger.critical("the worker ends: %s", error, exc_info=error)
+    logging.shutdown()
+    os._exit(1)  # at once: an orderly stop would wait for the batch that cannot be stored

@@ -6,9 +6,18 @@
 Owns that a replay, from any batch's end, on any machine, makes the same batches. The tokens of the inserts rest on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from schemas.log import Limits, Record
+import numpy as np
+
+from schemas.log import Configure, LogConfig, Record, punctuation_of
+
+ConfigVersions = Callable[[int], LogConfig]
+"""Looks up a version of the configuration. Versions never change, so the answer is always the same."""
+
+
+FLUSH_AGAIN_S = 10.0
 
 
 def lines_in(value: bytes) -> int:
@@ -20,19 +29,103 @@ def lines_in(value: bytes) -> int:
     return value.count(b"\n") + 1
 
 
-def next_batch(records: Sequence[Record], limits: Limits) -> Sequence[Record] | None:
-    """The first batch of the records, which start where the last batch ended; None when its end is not there yet.
+def version_after(last: Record, version: int) -> int:
+    """The configuration's version in force behind a batch's last record. One that is written again changes nothing."""
+    if last.value is None:
+        match punctuation_of(last.key):
+            case Configure(newer, _):
+                return max(version, newer)
+    return version
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The records from one cut to the next. `start` is the offset behind the batch before."""
+
+    start: int
+    records: Sequence[Record]
+
+    @property
+    def end(self) -> int:
+        """The offset behind the batch."""
+        return self.records[-1].offset + 1
+
+
+class Cutter:
+    """Cuts one partition's records, as they come, into batches.
 
     A batch ends with the first of: a punctuation record; the record with which it reaches `batch_events_max` lines or
     `batch_bytes_max` bytes. So a record that is too large by itself still makes a batch.
     """
-    lines = 0
-    size = 0
-    for position, record in enumerate(records):
-        if record.value is None:
-            return records[: position + 1]
-        lines += lines_in(record.value)
-        size += len(record.value)
-        if lines >= limits.batch_events_max or size >= limits.batch_bytes_max:
-            return records[: position + 1]
-    return None
+
+    def __init__(self, start: int, version: int, versions: ConfigVersions) -> None:
+        self.read_offset = start
+        """The offset behind the last record that came."""
+        self.start = start
+        """The offset behind the last batch."""
+        self._version = version
+        self._versions = versions
+        self._open: list[Record] = []
+        self._lines = self._bytes = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether records wait for their batch's end."""
+        return bool(self._open)
+
+    def cut(self, records: Sequence[Record]) -> Iterator[Batch]:
+        """Take the partition's next records; yields the batches that they end. All of it must be consumed."""
+        if not records:
+            return
+        assert records[0].offset >= self.read_offset, "records come once, in order"
+        self.read_offset = records[-1].offset + 1
+        lines = np.fromiter((0 if r.value is None else lines_in(r.value) for r in records), np.int64, len(records))
+        sizes = np.fromiter((0 if r.value is None else len(r.value) for r in records), np.int64, len(records))
+        punctuation = np.flatnonzero(lines == 0)
+        lines, sizes = lines.cumsum(), sizes.cumsum()
+        first = 0
+        while True:
+            limits = self._versions(self._version).limits
+            lines_before, bytes_before = (int(lines[first - 1]), int(sizes[first - 1])) if first else (0, 0)
+            last = min(
+                int(np.searchsorted(lines, limits.batch_events_max - self._lines + lines_before)),
+                int(np.searchsorted(sizes, limits.batch_bytes_max - self._bytes + bytes_before)),
+                next(iter(punctuation[punctuation >= first].tolist()), len(records)),
+            )
+            if last >= len(records):
+                break
+            yield self._end([*self._open, *records[first : last + 1]])
+            first = last + 1
+        if first < len(records):
+            self._open += records[first:]
+            self._lines += int(lines[-1]) - lines_before
+            self._bytes += int(sizes[-1]) - bytes_before
+
+    def _end(self, records: list[Record]) -> Batch:
+        batch = Batch(self.start, records)
+        self.start, self._version = batch.end, version_after(records[-1], self._version)
+        self._open, self._lines, self._bytes = [], 0, 0
+        return batch
+
+
+class FlushTimer:
+    """Says when the batch that waits in a cutter should be ended by a flush record.
+
+    A flush that was asked for is on its way until the batch ends, and is asked for again after FLUSH_AGAIN_S.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._start = -1
+        self._due_s = 0.0
+
+    def due(self, cutter: Cutter, now_s: float) -> bool:
+        """Whether to ask now. To be called again and again, while the partition is read to its end."""
+        if not cutter.holds:
+            self._start = -1
+        elif cutter.start != self._start:
+            self._start, self._due_s = cutter.start, now_s + self._interval_s
+        elif now_s >= self._due_s:
+            self._due_s = now_s + FLUSH_AGAIN_S
+            return True
+        return False

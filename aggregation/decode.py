@@ -154,8 +154,9 @@ def _not_surely_text(text: pl.DataFrame) -> pl.Series:
         | ~pl.col(field).str.contains(_NOT_SURELY_TEXT)
         | (
             (line.str.count_matches(f'"{field}"', literal=True) == 1)
-            & line.str.contains(
-                pl.concat_str(pl.lit(f'"{field}"' + r'\s*:\s*"'), pl.col(field).str.escape_regex(), pl.lit('"'))
+            & pl.any_horizontal(
+                line.str.contains(pl.concat_str(pl.lit(f'"{field}":{space}"'), field, pl.lit('"')), literal=True)
+                for space in ("", " ")
             )
         )
         for field in ("tenant", *IDENTITY_FIELDS)

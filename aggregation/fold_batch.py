@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
+from aggregation.batch import Batch, ConfigVersions, version_after
 from aggregation.decode import decode, lines_of
 from aggregation.dedup import Days, DedupIndex, Hashes
 from aggregation.fold import rollup_deltas, validation_errors
@@ -15,10 +16,6 @@ from schemas.identity import event_hashes, event_keys
 from schemas.log import Barrier, Configure, LogConfig, Record, punctuation_of
 from schemas.meter import all_paths
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
-
-ConfigVersions = Callable[[int], LogConfig]
-"""Looks up a version of the configuration. Versions never change, so the answer is always the same."""
-
 
 @dataclass(frozen=True)
 class PartitionState:
@@ -48,9 +45,13 @@ class FoldedBatch:
 
 
 def fold_batch(
-    records: Sequence[Record], state: PartitionState, index: DedupIndex, versions: ConfigVersions
+    batch: Batch,
+    state: PartitionState,
+    index: DedupIndex,
+    versions: ConfigVersions,
+    done: Callable[[str], None] = lambda _: None,
 ) -> FoldedBatch:
-    """Fold one batch, as cut by `next_batch`, in this order; the index is read, not changed.
+    """Fold one batch in this order, naming each step when it is `done`; the index is read, not changed.
 
     1. decode: every line is an event or a rejection;
     2. dedup: the first event of an identity is accepted. Before the fold, so that a copy with other properties
@@ -58,10 +59,12 @@ def fold_batch(
     3. fold: accepted events to rollup deltas and validation errors;
     4. punctuation, at the batch's end, decides the epoch and the configuration of the *next* batch.
     """
-    assert records[0].offset >= state.next_offset, "a batch starts where the last one ended"
+    assert batch.start == state.next_offset, "a batch starts where the last one ended"
+    records = batch.records
     # 1. decode
     lines = lines_of(records)
     decoded = decode(lines, all_paths(state.config.meters), state.config.limits)
+    done("decode")
     # 2. dedup
     hashes = event_hashes(event_keys(decoded.events))
     days = decoded.events["appended_at"].dt.epoch("d").cast(pl.UInt16).to_numpy()
@@ -69,24 +72,26 @@ def fold_batch(
     first = events.select(pl.struct("hash_high", "hash_low").is_first_distinct()).to_series().to_numpy()
     fresh = first & ~index.seen(hashes, days)
     accepted, duplicates = events.filter(fresh), events.filter(~fresh)
+    done("dedup")
     # 3. fold
     rollups = rollup_deltas(accepted, state.config.meters, state.epoch)
     accepted = accepted.with_columns(
         validation_errors=validation_errors(accepted, state.config.meters), epoch=pl.lit(state.epoch, pl.UInt32)
     )
+    done("fold")
     # 4. punctuation
     after = _state_after(records[-1], state, versions)
     progress = _progress(
         records, state, after, len(accepted), duplicates=len(duplicates), rejected=len(decoded.rejections)
     )
-    place = pl.lit(state.partition, pl.UInt16).alias("partition")
+    place = (pl.lit(after.log_id).alias("log_id"), pl.lit(state.partition, pl.UInt16).alias("partition"))
     return FoldedBatch(
-        first_offset=records[0].offset,
+        first_offset=batch.start,
         frames={
-            EVENTS.name: accepted.with_columns(place).select(EVENTS.frame.keys()),
+            EVENTS.name: accepted.with_columns(*place).select(EVENTS.frame.keys()),
             ROLLUPS.name: rollups,
-            DUPLICATES.name: duplicates.with_columns(place).select(DUPLICATES.frame.keys()),
-            REJECTIONS.name: decoded.rejections.with_columns(place).select(REJECTIONS.frame.keys()),
+            DUPLICATES.name: duplicates.with_columns(*place).select(DUPLICATES.frame.keys()),
+            REJECTIONS.name: decoded.rejections.with_columns(*place).select(REJECTIONS.frame.keys()),
             PROGRESS.name: progress,
         },
         hashes=hashes[fresh],
@@ -102,9 +107,10 @@ def _state_after(last: Record, state: PartitionState, versions: ConfigVersions) 
     match punctuation_of(last.key):
         case Barrier(number):
             return replace(after, epoch=max(state.epoch, number))
-        case Configure(version, log_id):
+        case Configure(_, log_id):
             assert state.log_id in {"", log_id}, "a log keeps its id"
-            return replace(after, version=version, config=versions(version), log_id=log_id)
+            newest = version_after(last, state.version)
+            return replace(after, version=newest, config=versions(newest), log_id=log_id)
         case _:
             return after
 
@@ -120,7 +126,7 @@ def _progress(
 ) -> pl.DataFrame:
     lines = accepted + duplicates + rejected
     row = {
-        "log_id": after.log_id, "partition": before.partition, "first_offset": records[0].offset,
+        "log_id": after.log_id, "partition": before.partition, "first_offset": before.next_offset,
         "next_offset": after.next_offset, "epoch": after.epoch, "config_version": after.version,
         "appended_at": records[-1].appended_at_ms, "lines": lines,
         "accepted": accepted, "duplicates": duplicates, "rejected": rejected,

@@ -1,22 +1,33 @@
 """The tables in ClickHouse: storing a folded batch, reading what a restart needs, and usage as of a cut."""
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import numpy as np
 import polars as pl
 
+from aggregation.batch import Batch, ConfigVersions, Cutter
 from aggregation.dedup import DedupIndex
-from aggregation.fold_batch import ConfigVersions, FoldedBatch, PartitionState
+from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
+from aggregation.metrics import BATCH_SECONDS, DEDUP_BYTES, DEDUP_KEYS, LINES, REJECTED, STORE_RETRIES
+from schemas.configuration import ConfigurationError, Fault
 from schemas.meter import Aggregation, Meter
 from schemas.money import QUANTITY
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
 from stores.clickhouse import Client, insert, query
+from stores.faults import reached
+from stores.log import Log
+
+STORE_TRIES = 6
+STORE_RETRY_S = 0.5  # doubled after each try: all of them take some 15 s
 
 STORE_ORDER = (EVENTS, ROLLUPS, DUPLICATES, REJECTIONS, PROGRESS)
 """The order of a batch's inserts. Progress is last: where it stands, all the rest is there. A crash anywhere before it
 replays the batch, with the same tokens."""
 
+logger = logging.getLogger(__name__)
 
 _MEASURE = {
     Aggregation.COUNT: pl.col("count").cast(QUANTITY),
@@ -26,10 +37,106 @@ _MEASURE = {
 }
 
 
-def store_batch(client: Client, folded: FoldedBatch) -> None:
-    """Store a batch. Storing it again, in this process or another one, changes nothing."""
+class Partition:
+    """A partition in a worker: its state and dedup index, one batch ahead of what is stored.
+
+    `fold` and `store` may run in two threads, each of them for one batch at a time, in the order of the log.
+    """
+
+    def __init__(self, client: Client, log: Log, number: int) -> None:
+        self._client = client
+        self._log = log
+        self.state = load_state(client, number, log.log_id, log.config)
+        self._index = load_index(client, self.state)
+        self._indexed_horizon_days = self.state.config.limits.dedup_horizon_days
+
+    def cutter(self) -> Cutter:
+        """A cutter that starts where the last folded batch ended."""
+        return Cutter(self.state.next_offset, self.state.version, self._log.config)
+
+    @property
+    def must_reload(self) -> bool:
+        """Whether the horizon has changed. Then `reload` once all folded batches are stored, before the next fold."""
+        return self.state.config.limits.dedup_horizon_days != self._indexed_horizon_days
+
+    def reload(self) -> None:
+        """Load the dedup index from the stored events."""
+        self._index = load_index(self._client, self.state)
+        self._indexed_horizon_days = self.state.config.limits.dedup_horizon_days
+
+    def fold(self, batch: Batch) -> FoldedBatch:
+        """Fold the next batch. Raises ConfigurationError when the log does not begin by naming itself."""
+        done = _timed()
+        folded = fold_batch(batch, self.state, self._index, self._log.config, done)
+        if folded.state.log_id != self._log.log_id:
+            value = f"the log {folded.state.log_id}" if folded.state.log_id else "records before the log's name"
+            allowed = f"allowed: the log {self._log.log_id}, as `meterline topics create` began it"
+            raise ConfigurationError([Fault("the log", f"partition {batch.start}", value, allowed)])
+        self._index.add(folded.hashes, folded.days)
+        self.state = folded.state
+        done("index")
+        DEDUP_KEYS.labels(self.state.partition).set(len(self._index))
+        DEDUP_BYTES.labels(self.state.partition).set(self._index.nbytes)
+        return folded
+
+    def store(self, folded: FoldedBatch) -> None:
+        """Store a folded batch, and say so: in the metrics, and in one line of the process's log."""
+        started_s = time.monotonic()
+        store_batch(self._client, folded, _timed())
+        row = folded.frames[PROGRESS.name].row(0, named=True)
+        for outcome in ("accepted", "duplicates", "rejected"):
+            LINES.labels(outcome).inc(row[outcome])
+        for reason, count in folded.frames[REJECTIONS.name]["reason"].value_counts().iter_rows():
+            REJECTED.labels(reason).inc(count)
+        logger.info(
+            "batch partition=%d offsets=%d-%d accepted=%d duplicates=%d rejected=%d epoch=%d config=%d store_s=%.3f",
+            row["partition"], row["first_offset"], row["next_offset"] - 1, row["accepted"], row["duplicates"],
+            row["rejected"], row["epoch"], row["config_version"], time.monotonic() - started_s,
+        )  # fmt: skip
+
+
+def _timed() -> Callable[[str], None]:
+    """Tells how long each step took, counted from here or from the step before."""
+    before_s = time.monotonic()
+
+    def done(step: str) -> None:
+        nonlocal before_s
+        now_s = time.monotonic()
+        BATCH_SECONDS.labels(step).observe(now_s - before_s)
+        before_s = now_s
+        reached(step)
+
+    return done
+
+
+def store_batch(client: Client, folded: FoldedBatch, done: Callable[[str], None] = lambda _: None) -> None:
+    """Store a batch, naming each table when it is `done`. Storing it again, here or elsewhere, changes nothing.
+
+    Raises what the engine's driver raised at the last of STORE_TRIES.
+    """
     for table in STORE_ORDER:
-        insert(client, table, folded.frames[table.name], folded.token(table.name))
+        for tries in range(STORE_TRIES):
+            try:
+                insert(client, table, folded.frames[table.name], folded.token(table.name))
+                break
+            except Exception:  # a driver raises many kinds; the last try ends the worker
+                if tries == STORE_TRIES - 1:
+                    raise
+                STORE_RETRIES.inc()
+                logger.warning("%s not stored; trying again", folded.token(table.name), exc_info=True)
+                time.sleep(STORE_RETRY_S * 2**tries)
+        done(table.name)
+
+
+def stored_offsets(client: Client, log_id: str) -> dict[int, int]:
+    """For each partition of a log, the offset behind its last stored batch."""
+    rows = query(
+        client,
+        "SELECT partition, max(next_offset) AS next_offset FROM progress WHERE log_id = {log_id:String}"
+        " GROUP BY partition ORDER BY partition",
+        log_id=log_id,
+    )
+    return dict(rows.iter_rows())
 
 
 def load_state(client: Client, partition: int, log_id: str, versions: ConfigVersions) -> PartitionState:
@@ -53,11 +160,12 @@ def load_index(client: Client, state: PartitionState) -> DedupIndex:
     index = DedupIndex(horizon_days)
     rows = query(
         client,
-        "WITH (SELECT max(toDate(appended_at)) FROM events WHERE partition = {partition:UInt16}"
-        " AND offset < {next_offset:UInt64}) AS newest_day"
+        "WITH (SELECT max(toDate(appended_at)) FROM events WHERE log_id = {log_id:String}"
+        " AND partition = {partition:UInt16} AND offset < {next_offset:UInt64}) AS newest_day"
         " SELECT hash_high, hash_low, toUInt16(toDate(appended_at)) AS day FROM events"
-        " WHERE partition = {partition:UInt16} AND offset < {next_offset:UInt64}"
+        " WHERE log_id = {log_id:String} AND partition = {partition:UInt16} AND offset < {next_offset:UInt64}"
         " AND toDate(appended_at) >= newest_day - {horizon_days:UInt16}",
+        log_id=state.log_id,
         partition=state.partition,
         next_offset=state.next_offset,
         horizon_days=horizon_days,

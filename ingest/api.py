@@ -44,6 +44,8 @@ class GroupCommit:
 
     append: Callable[[list[tuple[int, bytes]]], None]
     partitions: int
+    fault: str | None = None
+    """Why the log did not take the last group; None when it did."""
     _waiting: list[_Waiting] = field(default_factory=list)
     _queued_bytes: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,10 +73,12 @@ class GroupCommit:
                 await asyncio.to_thread(self.append, pack(lines, keys, self.partitions))
             except Exception as error:  # whatever the log's driver raises, the clients must hear of it
                 logger.exception("the log did not take %d events", len(lines))
+                self.fault = f"the log is away: {error!r}"
                 refused = RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the log is away; try again")
                 refused.__cause__ = error
                 _answer(group, refused)
             else:
+                self.fault = None
                 EVENTS_ACCEPTED.inc(len(lines))
                 _answer(group, None)
 

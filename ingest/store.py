@@ -15,12 +15,12 @@ import sqlalchemy as sa
 
 from ingest.pack import identify, pack
 from stores.clickhouse import Client, query
-from stores.log import PostgresLog
+from stores.log import Log
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A rejected line: its position `partition:offset:line`, why it was rejected, and its bytes."""
+    """A rejected line: its position `log:partition:offset:line`, why it was rejected, and its bytes."""
 
     position: str
     reason: str
@@ -53,34 +53,39 @@ def open_rejections(client: Client, database: sa.Engine, reason: str | None) -> 
     """The rejected lines that were not put back into the log, by position; of one reason, or of all."""
     rows = query(
         client,
-        "SELECT concat(toString(partition), ':', toString(offset), ':', toString(line)) AS position, reason, detail,"
+        "SELECT concat(left(log_id, 8), ':', toString(partition), ':', toString(offset), ':', toString(line)) AS position,"
+        " reason, detail,"
         " base64Encode(raw) AS raw FROM rejections WHERE {reason:String} IN ('', reason)"
-        " ORDER BY partition, offset, line",
+        " ORDER BY appended_at, log_id, partition, offset, line",
         reason=reason or "",
     )
     with database.connect() as connection:
         replayed = connection.execute(
-            sa.text("""SELECT concat_ws(':', partition, "offset", line) FROM rejection_replays""")
+            sa.text("""SELECT concat_ws(':', left(log_id, 8), partition, "offset", line) FROM rejection_replays""")
         ).scalars()
         rows = rows.filter(~pl.col("position").is_in(pl.Series(list(replayed), dtype=pl.String).implode()))
     return [Rejected(position, why, detail, b64decode(raw)) for position, why, detail, raw in rows.iter_rows()]
 
 
-def append_again(log: PostgresLog, database: sa.Engine, rows: Sequence[Rejected]) -> None:
-    """Put lines back into the log and mark their rejections, in one transaction."""
+def append_again(log: Log, database: sa.Engine, rows: Sequence[Rejected]) -> None:
+    """Put lines back into the log, then mark their rejections.
+
+    After a crash in between they are put back once more: an event among them is then found to be a duplicate.
+    """
     if not rows:
         return
     lines = [row.raw.replace(b"\n", b" ") for row in rows]
-    places = [
-        dict(zip(("partition", "offset", "line"), map(int, row.position.split(":")), strict=True)) for row in rows
-    ]
+    log.append(pack(lines, identify(lines), log.partitions))
     with database.begin() as connection:
-        log.append_within(connection, pack(lines, identify(lines), log.partitions))
         connection.execute(
             sa.text(
-                'INSERT INTO rejection_replays (partition, "offset", line) VALUES (:partition, :offset, :line)'
-                " ON CONFLICT DO NOTHING"
+                'INSERT INTO rejection_replays (log_id, partition, "offset", line)'
+                " VALUES (:log_id, :partition, :offset, :line) ON CONFLICT DO NOTHING"
             ),
-            places,
+            [_place(row.position) for row in rows],
         )
-    log.on_append()
+
+
+def _place(position: str) -> dict[str, str | int]:
+    log_id, partition, offset, line = position.split(":")
+    return {"log_id": log_id, "partition": int(partition), "offset": int(offset), "line": int(line)}

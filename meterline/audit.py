@@ -4,14 +4,15 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from meterline.embedded import Embedded
+from meterline.system import System
 from meterline.output import Failure, Output, Table
+from schemas.log import Flush
 from stores.clickhouse import query
 
 _USAGE_CHECKS = {
     "batches follow each other without gap or overlap": """
         SELECT count() FROM (
-            SELECT first_offset, lagInFrame(next_offset, 1, 0) OVER (PARTITION BY partition ORDER BY first_offset
+            SELECT first_offset, lagInFrame(next_offset, 1, 0) OVER (PARTITION BY log_id, partition ORDER BY first_offset
                 ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS before FROM progress
         ) WHERE first_offset != before""",
     "every line is an event, a duplicate or a rejection": """
@@ -20,12 +21,12 @@ _USAGE_CHECKS = {
             + toUInt64((SELECT sum(rejected) FROM progress) != (SELECT count() FROM rejections))
             + (SELECT countIf(lines != accepted + duplicates + rejected) FROM progress)""",
     "no place in the log holds two events": """
-        SELECT count() - uniqExact(partition, offset, line) FROM events""",
+        SELECT count() - uniqExact(log_id, partition, offset, line) FROM events""",
     "no event is stored twice": """
-        SELECT count() - uniqExact(partition, hash_high, hash_low, toDate(appended_at)) FROM events""",
+        SELECT count() - uniqExact(log_id, partition, hash_high, hash_low, toDate(appended_at)) FROM events""",
     "every duplicate is the copy of an event": """
-        SELECT count() FROM duplicates WHERE (partition, hash_high, hash_low) NOT IN
-            (SELECT partition, hash_high, hash_low FROM events)""",
+        SELECT count() FROM duplicates WHERE (log_id, partition, hash_high, hash_low) NOT IN
+            (SELECT log_id, partition, hash_high, hash_low FROM events)""",
 }
 _BOOK_CHECKS = {
     "the books balance in every currency": """
@@ -48,9 +49,11 @@ _BOOK_CHECKS = {
 }
 
 
-def audit(app: Embedded) -> Iterator[Output]:
+def audit(app: System) -> Iterator[Output]:
     """Check every promise that stored data can show to be broken."""
-    behind = sum(end > app.worker.offsets[partition] for partition, end in _settled(app).items())
+    ends = app.log.punctuate(Flush())
+    stored = app.follower.wait_for(ends, timeout_s=10) or app.follower.offsets()
+    behind = 0 if stored is True else sum(end > stored[partition] for partition, end in ends.items())
     found = {"the log is stored whole": behind}
     found |= {name: int(query(app.clickhouse, sql).item()) for name, sql in _USAGE_CHECKS.items()}
     with app.database.connect() as connection:
@@ -60,9 +63,3 @@ def audit(app: Embedded) -> Iterator[Output]:
     if broken := [name for name, faults in found.items() if faults]:
         yield Failure(message="broken: " + "; ".join(broken))
 
-
-def _settled(app: Embedded) -> dict[int, int]:
-    """The log's ends, once the worker had time to store what stood there."""
-    ends = app.log.end_offsets()
-    app.worker.wait_for(ends, timeout_s=10)
-    return ends

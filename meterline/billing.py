@@ -15,19 +15,16 @@ from aggregation.store import has_late_usage, usage_between
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
 from invoicing.journal import journal
-from meterline.embedded import Embedded
+from meterline.system import System, wait_until_stored
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.tables import invoice_table
 from rating.books import book_in_force
 from rating.rater import Rated, rate
 from schemas.contract import Contracts
 from schemas.invoice import Basis, Run, Tax
-from schemas.log import DEFAULT_TENANT
+from schemas.log import DEFAULT_TENANT, Barrier
 from schemas.meter import Meter
 from schemas.price_book import PriceBook
-
-STUCK_AFTER_S = 60.0
-POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,11 @@ class _Terms:
     meters: tuple[Meter, ...]
 
 
-def bill(app: Embedded, *, period: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Iterator[Output]:
+def bill(app: System, *, period: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Iterator[Output]:
     """Bill a period, in this order; each step says why it stands where it does.
 
-    1. Cut: write a barrier and note the run, in one transaction, so that a run always has its cut in the log.
+    1. Cut: note the run with its barrier's number, then write the barrier to every partition. A run that died in
+       between is asked for again, and has a new barrier.
     2. Wait until every partition is stored past the barrier: only then does the cut hold all that came before it.
     3. Rate the period, and each billed period before it whose usage or contracts changed since, as of the cut.
     4. Assemble lines (the period's charges, and differences to what is booked), then invoices, then journal entries.
@@ -86,8 +84,9 @@ def bill(app: Embedded, *, period: str, now: Callable[[], datetime] = lambda: da
     # 1. cut
     terms = _terms(app)
     run = _cut(app, month, terms, now())
+    ends = app.log.punctuate(Barrier(run.basis.cut))
     # 2. wait
-    yield from _wait(app)
+    yield from wait_until_stored(app, ends, "cut")
     # 3. rate
     rated, bases = yield from _rate(app, run, month, terms)
     # 4. and 5.
@@ -112,7 +111,7 @@ def bill(app: Embedded, *, period: str, now: Callable[[], datetime] = lambda: da
     yield from _result(app, period)
 
 
-def _terms(app: Embedded) -> _Terms:
+def _terms(app: System) -> _Terms:
     with app.database.connect() as connection:
         books = [PriceBook.from_canonical(row["body"]) for row in invoicing.price_books(connection, DEFAULT_TENANT)]
         contracts = invoicing.latest_contracts(connection, DEFAULT_TENANT)
@@ -124,34 +123,16 @@ def _terms(app: Embedded) -> _Terms:
     return _Terms({book.digest: book for book in books}, Contracts.from_canonical(contracts.body), app.log.meters())
 
 
-def _cut(app: Embedded, month: Period, terms: _Terms, now: datetime) -> Run:
+def _cut(app: System, month: Period, terms: _Terms, now: datetime) -> Run:
     book = book_in_force(terms.books.values(), month.start.date())
     with app.database.begin() as connection:
-        cut = app.log.write_barrier(connection, f"bill {month}")
+        cut = app.log.new_barrier(connection, f"bill {month}")
         basis = Basis(cut, book.book, book.version, book.digest, terms.contracts.digest)
-        run = invoicing.start_run(connection, DEFAULT_TENANT, str(month), basis, started_at=now)
-    app.log.on_append()
-    return run
-
-
-def _wait(app: Embedded) -> Iterator[Output]:
-    ends = app.log.end_offsets()
-    start = sum(app.worker.offsets.values())
-    total = sum(ends.values()) - start
-    waited_s, last = 0.0, start
-    while not app.worker.wait_for(ends, POLL_S):
-        stored = sum(app.worker.offsets.values())
-        waited_s = 0.0 if stored > last else waited_s + POLL_S
-        last = stored
-        if waited_s > STUCK_AFTER_S:
-            stuck = {p: app.worker.offsets[p] for p, end in ends.items() if app.worker.offsets[p] < end}
-            raise TimeoutError(f"nothing was stored for {STUCK_AFTER_S:.0f} s; partitions stuck at offsets {stuck}")
-        yield Progress(step="cut", done=stored - start, total=total)
-    yield Progress(step="cut", done=total, total=total)
+        return invoicing.start_run(connection, DEFAULT_TENANT, str(month), basis, started_at=now)
 
 
 def _rate(
-    app: Embedded, run: Run, month: Period, terms: _Terms
+    app: System, run: Run, month: Period, terms: _Terms
 ) -> Generator[Output, None, tuple[dict[str, Rated], dict[str, Basis]]]:
     periods = [month, *_changed_periods(app, run, month)]
     with app.database.connect() as connection:
@@ -170,7 +151,7 @@ def _rate(
     return rated, bases
 
 
-def _changed_periods(app: Embedded, run: Run, month: Period) -> list[Period]:
+def _changed_periods(app: System, run: Run, month: Period) -> list[Period]:
     """The billed periods before this one whose usage or contracts changed since they were last rated."""
     with app.database.connect() as connection:
         ratings = invoicing.latest_ratings(connection, DEFAULT_TENANT)
@@ -196,7 +177,7 @@ def _unassigned(rated: dict[str, Rated]) -> Iterator[Output]:
         )
 
 
-def _result(app: Embedded, period: str) -> Iterator[Output]:
+def _result(app: System, period: str) -> Iterator[Output]:
     with app.database.connect() as connection:
         invoices = invoicing.invoices_of(connection, DEFAULT_TENANT, period)
     yield invoice_table(period, invoices)

@@ -1,6 +1,7 @@
 """The command line. A command finds the server of its data directory, or opens the stores itself."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 
+from meterline.deployed import create_log, run_gateway, run_worker
 from meterline.embedded import InUseError, embedded, server_of
 from meterline.operations import outputs_of
 from meterline.output import Failure, Output, Progress, Table, Text, decode
 from meterline.server import serve as run_server
+from meterline.system import connected
 from schemas.configuration import ConfigurationError, Fault
+from stores.servers import Servers, servers_of
 
 WIDTH_MIN = 120  # of what is written to a file or a pipe
 console = Console(width=None if sys.stdout.isatty() else WIDTH_MIN)
@@ -62,6 +66,38 @@ def serve(data: Path, port: int, meters: Path | None) -> None:
     """Run the gateway and the aggregation until stopped. Safe to kill at any moment."""
     logging.getLogger("meterline").setLevel(logging.INFO)
     sys.exit(run_server(data, port, (_text(meters), str(meters)) if meters else None))
+
+
+@cli.group()
+def topics() -> None:
+    """The log of a deployment, a Kafka topic."""
+
+
+@topics.command("create")
+@click.option("--partitions", default=8, show_default=True, help="How many; a log keeps the number for ever.")
+@click.option("--replication", default=1, show_default=True, help="On how many brokers each record is.")
+@click.option("--replace-lost-log", is_flag=True, help="The topic was deleted: begin a new log, keep the usage.")
+def create_topics(partitions: int, replication: int, replace_lost_log: bool) -> None:
+    """Make the topic of the log, with the broker's time for its records. Safe to repeat."""
+    made = create_log(_servers(), partitions=partitions, replication=replication, replace_lost_log=replace_lost_log)
+    click.echo(made)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address; there are no keys yet.")
+@click.option("--port", default=8888, show_default=True, help="The port; 0 takes a free one.")
+def gateway(host: str, port: int) -> None:
+    """Run the HTTP gateway of a deployment until stopped. Run as many as you like."""
+    sys.exit(run_gateway(_servers(), host, port))
+
+
+@cli.command()
+@click.option("--name", envvar="METERLINE_WORKER", help="A name that no other worker has: it restarts at once.")
+@click.option("--port", default=6066, show_default=True, help="The port of /metrics, /healthz and /readyz.")
+def worker(name: str | None, port: int) -> None:
+    """Run a worker of a deployment until stopped. Run up to one a partition; safe to kill at any moment."""
+    logging.getLogger().setLevel(logging.INFO)
+    run_worker(_servers(), name, port)
 
 
 @cli.command("import")
@@ -193,12 +229,25 @@ def trial_balance(data: Path) -> None:
 
 def run(data: Path, operation: str, **parameters: Any) -> None:
     """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure."""
+    servers = servers_of(os.environ)
+    if servers:
+        with connected(servers) as system:
+            render(outputs_of(system, operation, parameters))
+        return
     url = server_of(data)
     if url:
         render(_remote(url, operation, parameters))
         return
     with embedded(data) as app:
         render(outputs_of(app, operation, parameters))
+
+
+def _servers() -> Servers:
+    servers = servers_of(os.environ)
+    if servers is None:
+        allowed = "allowed: METERLINE_KAFKA, METERLINE_CLICKHOUSE and METERLINE_POSTGRES, for a deployment"
+        raise ConfigurationError([Fault("environment", "METERLINE_KAFKA", "not set", allowed)])
+    return servers
 
 
 def _text(file: Path) -> str:

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-import sqlalchemy as sa
 
-from aggregation.app import Worker
+from meterline.system import System
+from meterline.worker import Worker
 from schemas.configuration import ConfigurationError, Fault
-from schemas.log import Limits, LogConfig
-from schemas.meter import changed_meters, parse_meters
 from stores.clickhouse import Client, open_embedded, query
-from stores.log import PostgresLog, open_log
+from stores.log import Log
+from stores.postgres_log import PostgresLog, open_log
 from stores.postgres import embedded_server, engine_for, migrate
 
 PARTITIONS = 1  # one worker follows them all: more would only make its batches smaller
@@ -31,14 +30,11 @@ class InUseError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Embedded(System):
     """The open stores of a data directory, and the worker that follows the log."""
 
-    directory: Path
-    database: sa.Engine
-    clickhouse: Client
     log: PostgresLog
-    worker: Worker
+    follower: Worker
 
 
 @contextmanager
@@ -59,23 +55,12 @@ def embedded(directory: Path, on_failure: Callable[[], None] = lambda: None) -> 
             worker.start()
             gc.freeze()  # what lives now lives as long as the process; collections need not look at it
             try:
-                yield Embedded(directory, database, clickhouse, log, worker)
+                yield Embedded(database, clickhouse, log, worker)
             finally:
                 worker.stop()
         finally:
             clickhouse.close()
             database.dispose()
-
-
-def configure_meters(log: PostgresLog, text: str, file: str, limits: Limits | None = None) -> int:
-    """Put the meters of a YAML text in force from here on in the log; returns the configuration's version.
-
-    Raises ConfigurationError with all faults; then nothing has changed.
-    """
-    meters = parse_meters(text, file)
-    if faults := changed_meters(log.meters(), meters, file):
-        raise ConfigurationError(faults)
-    return log.configure(LogConfig(limits=limits or log.newest_config().limits, meters=meters))
 
 
 @contextmanager
@@ -117,7 +102,7 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def _refuse_other_log(clickhouse: Client, log: PostgresLog, directory: Path) -> None:
+def _refuse_other_log(clickhouse: Client, log: Log, directory: Path) -> None:
     others = query(
         clickhouse, "SELECT DISTINCT log_id FROM progress WHERE log_id != {log_id:String}", log_id=log.log_id
     )

@@ -18,18 +18,16 @@ from invoicing import store as books
 from invoicing.render import render_invoice
 from meterline.audit import audit
 from meterline.billing import Period, bill
-from meterline.embedded import Embedded, configure_meters
+from meterline.system import System, configure_meters, wait_until_stored
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.tables import balance_table, invoice_table
 from schemas.configuration import ConfigurationError
 from schemas.contract import contract_faults, parse_contracts
-from schemas.log import DEFAULT_TENANT
+from schemas.log import DEFAULT_TENANT, Flush
 from schemas.price_book import PriceBook, parse_price_book
 
-CATCH_UP_POLL_S = 0.1
 
-
-def import_usage(app: Embedded, *, path: str) -> Iterator[Output]:
+def import_usage(app: System, *, path: str) -> Iterator[Output]:
     """Import a file of usage events, one CloudEvents JSON object a line, and wait until the rollups hold them."""
     file = Path(path)
     size = file.stat().st_size
@@ -41,26 +39,19 @@ def import_usage(app: Embedded, *, path: str) -> Iterator[Output]:
     yield Text(text=f"{appended:,} lines of {file.name} are in the log and in the rollups")
 
 
-def catch_up(app: Embedded) -> Iterator[Output]:
+def catch_up(app: System) -> Iterator[Output]:
     """Wait until everything in the log is in the rollups."""
-    for partition in range(app.log.partitions):
-        app.log.flush(partition)
-    ends = app.log.end_offsets()
-    start = sum(app.worker.offsets.values())
-    total = sum(ends.values()) - start
-    while not app.worker.wait_for(ends, CATCH_UP_POLL_S):
-        yield Progress(step="aggregate", done=sum(app.worker.offsets.values()) - start, total=total)
-    yield Progress(step="aggregate", done=total, total=total)
+    yield from wait_until_stored(app, app.log.punctuate(Flush()), "aggregate")
 
 
-def apply_meters(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
+def apply_meters(app: System, *, text: str, file: str) -> Iterator[Output]:
     """Put the meters of a YAML text in force, from here on in the log."""
     version = configure_meters(app.log, text, file)
     yield from catch_up(app)
     yield Text(text=f"{file}: in force as version {version} of the configuration")
 
 
-def apply_price_book(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
+def apply_price_book(app: System, *, text: str, file: str) -> Iterator[Output]:
     """Store a price book's version, for ever."""
     book = parse_price_book(text, file, [meter.slug for meter in app.log.meters()])
     with app.database.begin() as connection:
@@ -71,7 +62,7 @@ def apply_price_book(app: Embedded, *, text: str, file: str) -> Iterator[Output]
     yield Text(text=f"{book.book} version {book.version}: {'stored' if new else 'stored before'}, digest {book.digest}")
 
 
-def apply_contracts(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
+def apply_contracts(app: System, *, text: str, file: str) -> Iterator[Output]:
     """Store who pays for which subjects, on which plan."""
     contracts = parse_contracts(text, file)
     with app.database.begin() as connection:
@@ -89,7 +80,7 @@ def apply_contracts(app: Embedded, *, text: str, file: str) -> Iterator[Output]:
     yield Text(text=f"{len(contracts.contracts)} contracts: {state}, digest {contracts.digest}")
 
 
-def show_usage(app: Embedded, *, period: str) -> Iterator[Output]:
+def show_usage(app: System, *, period: str) -> Iterator[Output]:
     """The usage of a period by meter and subject, with all that has arrived by now."""
     month = Period.parse(period)
     usage = usage_between(app.clickhouse, DEFAULT_TENANT, app.log.meters(), month.start, month.end, cut=2**32 - 1)
@@ -103,7 +94,7 @@ def show_usage(app: Embedded, *, period: str) -> Iterator[Output]:
     )
 
 
-def list_rejections(app: Embedded, *, reason: str | None, limit: int, as_json: bool) -> Iterator[Output]:
+def list_rejections(app: System, *, reason: str | None, limit: int, as_json: bool) -> Iterator[Output]:
     """The lines that are no usage events and were not put into the log again, oldest first."""
     rejected = open_rejections(app.clickhouse, app.database, reason)
     if as_json:
@@ -118,7 +109,7 @@ def list_rejections(app: Embedded, *, reason: str | None, limit: int, as_json: b
     )
 
 
-def replay_rejections(app: Embedded, *, reason: str | None, repaired: str | None) -> Iterator[Output]:
+def replay_rejections(app: System, *, reason: str | None, repaired: str | None) -> Iterator[Output]:
     """Put rejected lines into the log again: as they are, or as a repaired list has them."""
     rows = open_rejections(app.clickhouse, app.database, reason)
     if repaired is not None:
@@ -133,20 +124,20 @@ def replay_rejections(app: Embedded, *, reason: str | None, repaired: str | None
     yield Text(text=f"{len(rows):,} lines were put into the log again; {len(still):,} rejections are open now")
 
 
-def list_invoices(app: Embedded, *, period: str) -> Iterator[Output]:
+def list_invoices(app: System, *, period: str) -> Iterator[Output]:
     """The invoices of a period."""
     with app.database.connect() as connection:
         yield invoice_table(period, books.invoices_of(connection, DEFAULT_TENANT, period))
 
 
-def show_invoice(app: Embedded, *, number: str) -> Iterator[Output]:
+def show_invoice(app: System, *, number: str) -> Iterator[Output]:
     """An invoice in full, with the explanation of each line."""
     with app.database.connect() as connection:
         invoice = books.invoice(connection, DEFAULT_TENANT, number)
         yield Text(text=render_invoice(invoice, books.lines_of(connection, invoice["id"].item())))
 
 
-def trial_balance(app: Embedded) -> Iterator[Output]:
+def trial_balance(app: System) -> Iterator[Output]:
     """The balance of every account; debits and credits are equal."""
     with app.database.connect() as connection:
         yield balance_table(books.trial_balance(connection, DEFAULT_TENANT))
@@ -161,7 +152,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
 }  # fmt: skip
 
 
-def outputs_of(app: Embedded, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:
+def outputs_of(app: System, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:
     """What an operation yields; what its caller can mend ends it with a Failure."""
     try:
         yield from OPERATIONS[operation](app, **parameters)

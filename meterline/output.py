@@ -1,6 +1,6 @@
 """What an operation tells its caller, step by step: the same whether it runs in this process or in a server.
 
-An operation is a function `(Embedded, **parameters) -> Iterator[Output]`. Outputs are plain values, so that they can
+An operation is a function `(System, **parameters) -> Iterator[Output]`. Outputs are plain values, so that they can
 travel as lines of JSON from a running server to the command that asked.
 """
 

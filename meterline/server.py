@@ -26,9 +26,10 @@ from starlette.routing import Route
 from ingest.api import GroupCommit, problem_response
 from ingest.api import routes as gateway_routes
 from ingest.request import RefusedError
-from meterline.embedded import Embedded, announced, configure_meters, embedded
+from meterline.embedded import Embedded, announced, embedded
 from meterline.operations import OPERATIONS, outputs_of
 from meterline.output import encode
+from meterline.system import configure_meters
 
 HOST = "127.0.0.1"
 
@@ -89,7 +90,7 @@ def application(app: Embedded) -> Starlette:
         committing.cancel()
 
     async def health(_: Request) -> Response:
-        healthy = app.worker.failure is None
+        healthy = app.follower.failure is None
         return JSONResponse(
             {"status": "ok" if healthy else "the worker has stopped"},
             status_code=HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE,

@@ -13,7 +13,9 @@ from schemas.money import QUANTITY
 _MILLIS = pl.Datetime("ms", "UTC")
 _MICROS = pl.Datetime("us", "UTC")
 _HOUR = pl.Datetime("ms", "UTC")
-_POSITION: dict[str, pl.DataType | type[pl.DataType]] = {"partition": pl.UInt16, "offset": pl.UInt64, "line": pl.UInt32}
+_POSITION: dict[str, pl.DataType | type[pl.DataType]] = {
+    "log_id": pl.String, "partition": pl.UInt16, "offset": pl.UInt64, "line": pl.UInt32,
+}  # fmt: skip
 
 DIMENSIONS = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
 """Dimensions of a rollup, sorted by key; a Map in ClickHouse."""
@@ -46,7 +48,7 @@ EVENTS = Table(
         "tenant": "LowCardinality(String)", "type": "LowCardinality(String)", "subject": "String",
         "source": "LowCardinality(String)", "id": "String", "time": "DateTime64(6, 'UTC')",
         "event": "String CODEC(ZSTD(1))", "validation_errors": "Array(String)",
-        "partition": "UInt16", "offset": "UInt64", "line": "UInt32",
+        "log_id": "LowCardinality(String)", "partition": "UInt16", "offset": "UInt64", "line": "UInt32",
         "appended_at": "DateTime64(3, 'UTC')", "epoch": "UInt32", "hash_high": "UInt64", "hash_low": "UInt64",
         "stored_at": "DateTime64(3, 'UTC') DEFAULT now64(3)",
     },
@@ -84,7 +86,7 @@ DUPLICATES = Table(
     },
     columns={
         "tenant": "LowCardinality(String)", "source": "LowCardinality(String)", "id": "String",
-        "partition": "UInt16", "offset": "UInt64", "line": "UInt32", "appended_at": "DateTime64(3, 'UTC')",
+        "log_id": "LowCardinality(String)", "partition": "UInt16", "offset": "UInt64", "line": "UInt32", "appended_at": "DateTime64(3, 'UTC')",
         "hash_high": "UInt64", "hash_low": "UInt64",
     },
     engine="MergeTree ORDER BY (tenant, source, id)",
@@ -96,7 +98,7 @@ REJECTIONS = Table(
     frame={"reason": pl.String, "detail": pl.String, "raw": pl.Binary, **_POSITION, "appended_at": _MILLIS},
     columns={
         "reason": "LowCardinality(String)", "detail": "String", "raw": "String CODEC(ZSTD(1))",
-        "partition": "UInt16", "offset": "UInt64", "line": "UInt32", "appended_at": "DateTime64(3, 'UTC')",
+        "log_id": "LowCardinality(String)", "partition": "UInt16", "offset": "UInt64", "line": "UInt32", "appended_at": "DateTime64(3, 'UTC')",
         "rejected_at": "DateTime64(3, 'UTC') DEFAULT now64(3)",
     },
     engine="MergeTree ORDER BY (partition, offset, line)",

@@ -1,0 +1,224 @@
+"""The log as a Kafka topic.
+
+Owns that a return from `append` means that every in-sync replica has the records (acks=all, idempotent producer), and
+that a broker which is away is an error within a bound, never a wait without end.
+"""
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, for_code
+
+from schemas.configuration import ConfigurationError, Fault
+from schemas.log import Punctuation, punctuation_key
+from stores.log import Log
+from stores.servers import Servers
+
+APPEND_TIMEOUT_S = 5.0
+RECORD_BYTES_MAX = 2 << 20  # an event has at most 1 MiB, and a packed record less
+_STOP_TIMEOUT_S = 2.0
+
+_Result = TypeVar("_Result")
+logger = logging.getLogger(__name__)
+
+
+class KafkaLog(Log):
+    """Append to a topic. The producer lives in a thread of its own, and a new one takes the place of one that failed."""
+
+    def __init__(self, engine: sa.Engine, log_id: str, partitions: int, servers: Servers) -> None:
+        super().__init__(engine, log_id, partitions)
+        self._servers = servers
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="producer", daemon=True)
+        self._thread.start()
+
+    def append(self, records: Iterable[tuple[int, bytes]]) -> None:
+        """Add (partition, value) records. On return they are durable.
+
+        Raises TimeoutError or KafkaError within APPEND_TIMEOUT_S; then some of them may be in the log all the same.
+        """
+        self._send([(partition, None, value) for partition, value in records])
+
+    def punctuate(self, punctuation: Punctuation, partitions: Sequence[int] | None = None) -> dict[int, int]:
+        """Write punctuation to partitions, or to all; returns, for each, the offset behind it."""
+        key = punctuation_key(punctuation)
+        return self._send([(partition, key, None) for partition in partitions or range(self.partitions)])
+
+    def close(self) -> None:
+        """Give up the connections."""
+        if self._producer is not None:
+            self._run(_stop(self._producer))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _send(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> dict[int, int]:
+        return self._run(self._send_within(records))
+
+    async def _send_within(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> dict[int, int]:
+        try:
+            async with asyncio.timeout(APPEND_TIMEOUT_S):
+                producer = await self._started()
+                sent = [
+                    await producer.send(self._servers.topic, value=value, key=key, partition=partition)
+                    for partition, key, value in records
+                ]
+                return {stored.partition: stored.offset + 1 for stored in await asyncio.gather(*sent)}
+        except (KafkaError, TimeoutError, OSError):
+            # what the producer still holds may be sent later or never: a fresh one starts from a known state
+            failed, self._producer = self._producer, None
+            if failed is not None:
+                self._dropped = self._loop.create_task(_stop(failed))
+            raise
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._servers.kafka,
+                    acks="all",
+                    enable_idempotence=True,
+                    compression_type="lz4",
+                    max_batch_size=1 << 20,
+                    max_request_size=RECORD_BYTES_MAX,
+                    request_timeout_ms=int(APPEND_TIMEOUT_S * 1000),
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def _run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def open_log(engine: sa.Engine, servers: Servers) -> KafkaLog:
+    """The log of this database, whose records are in the servers' topic.
+
+    Raises ConfigurationError when the log is not made yet, or is another one.
+    """
+    with engine.connect() as connection:
+        known = connection.execute(sa.text("SELECT log_id, topic FROM log")).one_or_none()
+        partitions: int = connection.execute(sa.text("SELECT count(*) FROM log_partitions")).scalar_one()
+    if known is None or known.topic != servers.topic:
+        value = "no log" if known is None else f"the log of the topic {known.topic}" if known.topic else "embedded log"
+        allowed = "allowed: a log that `meterline topics create` made"
+        raise ConfigurationError([Fault("PostgreSQL", servers.topic, value, allowed)])
+    log = KafkaLog(engine, known.log_id, partitions, servers)
+    log.publish()
+    return log
+
+
+def create_topic(
+    engine: sa.Engine, servers: Servers, *, partitions: int, replication: int, replace_lost_log: bool
+) -> KafkaLog:
+    """Make the topic and the log in it. A topic and a log that are there already are left as they are.
+
+    The records' time is the broker's (LogAppendTime): by event time, retention would delete late events. Records are
+    kept for ever; who wants less sets `retention.ms` of the topic, to no less than rollups may need to be rebuilt from.
+    With `replace_lost_log`, a topic that was deleted is followed by a new log: it shares no place, no insert token
+    and no duplicate with the old one, whose usage stays.
+
+    Raises ConfigurationError when topic and log do not belong together.
+    """
+    with engine.begin() as connection:
+        connection.execute(sa.text("LOCK TABLE log IN EXCLUSIVE MODE"))
+        known = connection.execute(sa.text("SELECT log_id, topic FROM log")).one_or_none()
+        found = asyncio.run(_found(servers))
+        faults = []
+        if known is None and found and not found.usable:
+            allowed = "allowed: no topic, or one without records and with message.timestamp.type=LogAppendTime"
+            faults = [Fault("Kafka", servers.topic, "a topic that no log is known of", allowed)]
+        if known is not None and known.topic != servers.topic:
+            allowed = "allowed: one log a database"
+            faults = [Fault("PostgreSQL", servers.topic, f"has the log {known.topic or 'of an embedded run'}", allowed)]
+        if known is not None and not found and not replace_lost_log:
+            allowed = "restore the topic, or begin a new log with --replace-lost-log; usage stored so far stays"
+            faults = [Fault("Kafka", servers.topic, "the topic is lost", allowed)]
+        if faults:
+            raise ConfigurationError(faults)
+        if known is None or not found:
+            connection.execute(sa.text("DELETE FROM log"))
+            connection.execute(sa.text("DELETE FROM log_partitions"))
+            connection.execute(
+                sa.text("INSERT INTO log (log_id, topic) VALUES (:log_id, :topic)"),
+                {"log_id": uuid.uuid4().hex, "topic": servers.topic},
+            )
+            connection.execute(
+                sa.text("INSERT INTO log_partitions (partition) SELECT generate_series(0, :count - 1)"),
+                {"count": found.partitions if found else partitions},
+            )
+            if not found:
+                asyncio.run(_create(servers, partitions, replication))
+    return open_log(engine, servers)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A topic that is there. It is usable for a new log when it holds nothing and keeps the broker's time."""
+
+    partitions: int
+    usable: bool
+
+
+async def _found(servers: Servers) -> _Found | None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers.kafka)
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers.kafka)
+    try:
+        await admin.start()
+        await consumer.start()
+        if servers.topic not in await admin.list_topics():
+            return None
+        (topic,) = await admin.describe_topics([servers.topic])
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, servers.topic)])
+        settings = {name: value for _, _, _, _, entries in answer.resources for name, value, *_ in entries}
+        partitions = [TopicPartition(servers.topic, each["partition"]) for each in topic["partitions"]]
+        empty = not any((await consumer.end_offsets(partitions)).values())
+        return _Found(len(partitions), empty and settings["message.timestamp.type"] == "LogAppendTime")
+    finally:
+        await consumer.stop()
+        await admin.close()
+
+
+async def _create(servers: Servers, partitions: int, replication: int) -> None:
+    settings = {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": str(RECORD_BYTES_MAX),
+        "min.insync.replicas": str(max(1, replication - 1)),
+        "unclean.leader.election.enable": "false",
+    }
+    topic = NewTopic(servers.topic, partitions, replication, topic_configs=settings)
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers.kafka)
+    try:
+        await admin.start()
+        answer = await admin.create_topics([topic])
+        for _, code, *message in answer.topic_errors:
+            if code:
+                allowed = "allowed: what the brokers accept"
+                raise ConfigurationError([Fault("Kafka", servers.topic, for_code(code).__name__, f"{message}; {allowed}")])
+    finally:
+        await admin.close()
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    try:
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await producer.stop()
+    except (KafkaError, TimeoutError, OSError):
+        logger.warning("a producer did not stop in time; what it held was not acknowledged", exc_info=True)
