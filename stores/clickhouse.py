@@ -1,17 +1,23 @@
 """ClickHouse: tokened inserts of polars frames, and queries that give polars frames.
 
-Owns that an insert under a used token changes nothing, so a batch may be stored again and again. The engine is chdb in
-this process (one process a directory, and one path a process), which is ClickHouse itself without its server.
+Owns that an insert under a used token changes nothing, so a batch may be stored again and again. The engine is a
+ClickHouse server, or chdb in this process (one process a directory, and one path a process), which is ClickHouse itself
+without its server. Both have clickhouse-connect's client, and everything here is the same for both.
 """
 
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import clickhouse_connect
 import polars as pl
 import pyarrow as pa
 
 from schemas.tables import TABLES, Table
+
+CONNECT_TIMEOUT_S = 10
+ANSWER_TIMEOUT_S = 300
+"""How long a server may keep silent: while it answers no byte of a query, or stores an insert."""
 
 
 class Client(Protocol):
@@ -25,7 +31,28 @@ class Client(Protocol):
 
 def open_embedded(path: Path) -> Client:
     """A client of the embedded engine over this directory, with the tables in place."""
-    client: Client = clickhouse_connect.get_client(interface="chdb", path=str(path))
+    return _with_tables(clickhouse_connect.get_client(interface="chdb", path=str(path)))
+
+
+def open_server(url: str) -> Client:
+    """A client of the server at http(s)://user:password@host:port/database, with the tables in place.
+
+    Threads may share it, for it has no session. The database must be there already; without one it is the user's own.
+    After a lost connection the client repeats a query once, but not an insert: that is for the caller, whose token lets
+    it count once.
+    """
+    return _with_tables(
+        clickhouse_connect.get_client(
+            dsn=url,
+            interface=urlsplit(url).scheme,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            send_receive_timeout=ANSWER_TIMEOUT_S,
+            autogenerate_session_id=False,
+        )
+    )
+
+
+def _with_tables(client: Client) -> Client:
     for table in TABLES:
         client.command(table.ddl())
     return client
