@@ -38,7 +38,8 @@ def open_server(url: str) -> Client:
     """A client of the server at http(s)://user:password@host:port/database, with the tables in place.
 
     Threads may share it, for it has no session. The database must be there already; without one it is the user's own.
-    After a lost connection the client repeats a query or an insert once; an insert's token lets it count once.
+    After a lost connection the client repeats a query once, but not an insert: that is for the caller, whose token lets
+    it count once.
     """
     return _with_tables(
         clickhouse_connect.get_client(
