@@ -68,7 +68,7 @@ def worker_app(servers: Servers, *, name: str | None = None, port: int = 6066) -
         broker_heartbeat_interval=1.5,
         broker_rebalance_timeout=60.0,
         broker_request_timeout=30.0,
-        consumer_max_fetch_size=8 << 20,
+        consumer_max_fetch_size=2 << 20,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=name,
         consumer_metadata_max_age_ms=10_000,
@@ -157,9 +157,9 @@ class _Worker:
         if tp in self._app.consumer.cutters:
             self._app.consumer.stored[tp] = folded.state.next_offset
         event.ack()
-        first, last = event.value.records[0], event.value.records[-1]
-        self.health.stored(tp.partition, folded.state.next_offset, last.appended_at_ms / 1000, time.time())
-        FRESHNESS_SECONDS.observe(time.time() - first.appended_at_ms / 1000)
+        appended_at_s = event.value.records.appended_at_ms / 1000
+        self.health.stored(tp.partition, folded.state.next_offset, float(appended_at_s[-1]), time.time())
+        FRESHNESS_SECONDS.observe(time.time() - float(appended_at_s[0]))
         reached("commit")
 
     async def flush(self) -> None:

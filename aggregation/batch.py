@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from schemas.log import Configure, LogConfig, Record, punctuation_of
+from schemas.log import Configure, LogConfig, Record, Records, punctuation_of
 
 ConfigVersions = Callable[[int], LogConfig]
 """Looks up a version of the configuration. Versions never change, so the answer is always the same."""
@@ -20,13 +21,13 @@ ConfigVersions = Callable[[int], LogConfig]
 FLUSH_AGAIN_S = 10.0
 
 
-def lines_in(value: bytes) -> int:
-    r"""How many lines a record's value counts for in a batch, blank ones and the one after a last newline included.
+def lines_in(values: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
+    r"""How many lines each value counts for in a batch, blank ones and the one after a last newline included.
 
-    >>> lines_in(b'{"id":"1"}'), lines_in(b'{"id":"1"}\n{"id":"2"}')
-    (1, 2)
+    >>> lines_in([b'{"id":"1"}', b'{"id":"1"}\n{"id":"2"}', None])
+    array([1, 2, 0])
     """
-    return value.count(b"\n") + 1
+    return np.array([0 if value is None else value.count(b"\n") + 1 for value in values], np.int64)
 
 
 def version_after(last: Record, version: int) -> int:
@@ -43,12 +44,12 @@ class Batch:
     """The records from one cut to the next. `start` is the offset behind the batch before."""
 
     start: int
-    records: Sequence[Record]
+    records: Records
 
     @property
     def end(self) -> int:
         """The offset behind the batch."""
-        return self.records[-1].offset + 1
+        return self.records.last.offset + 1
 
 
 class Cutter:
@@ -65,7 +66,7 @@ class Cutter:
         """The offset behind the last batch."""
         self._version = version
         self._versions = versions
-        self._open: list[Record] = []
+        self._open: list[Records] = []
         self._lines = self._bytes = 0
 
     @property
@@ -73,20 +74,19 @@ class Cutter:
         """Whether records wait for their batch's end."""
         return bool(self._open)
 
-    def cut(self, records: Sequence[Record]) -> Iterator[Batch]:
+    def cut(self, records: Records) -> Iterator[Batch]:
         """Take the partition's next records; yields the batches that they end. All of it must be consumed."""
-        if not records:
+        if not len(records):
             return
-        assert records[0].offset >= self.read_offset, "records come once, in order"
-        self.read_offset = records[-1].offset + 1
-        lines = np.fromiter((0 if r.value is None else lines_in(r.value) for r in records), np.int64, len(records))
-        sizes = np.fromiter((0 if r.value is None else len(r.value) for r in records), np.int64, len(records))
-        punctuation = np.flatnonzero(lines == 0)
-        lines, sizes = lines.cumsum(), sizes.cumsum()
-        first = 0
+        assert records.offsets[0] >= self.read_offset, "records come once, in order"
+        self.read_offset = records.last.offset + 1
+        counts = lines_in(records.values)
+        punctuation = np.flatnonzero(counts == 0)
+        lines = counts.cumsum()
+        sizes = np.array([0 if value is None else len(value) for value in records.values], np.int64).cumsum()
+        first = lines_before = bytes_before = 0
         while True:
             limits = self._versions(self._version).limits
-            lines_before, bytes_before = (int(lines[first - 1]), int(sizes[first - 1])) if first else (0, 0)
             last = min(
                 int(np.searchsorted(lines, limits.batch_events_max - self._lines + lines_before)),
                 int(np.searchsorted(sizes, limits.batch_bytes_max - self._bytes + bytes_before)),
@@ -94,16 +94,16 @@ class Cutter:
             )
             if last >= len(records):
                 break
-            yield self._end([*self._open, *records[first : last + 1]])
-            first = last + 1
+            yield self._end(Records.joined([*self._open, records[first : last + 1]]))
+            first, lines_before, bytes_before = last + 1, int(lines[last]), int(sizes[last])
         if first < len(records):
-            self._open += records[first:]
+            self._open.append(records[first:])
             self._lines += int(lines[-1]) - lines_before
             self._bytes += int(sizes[-1]) - bytes_before
 
-    def _end(self, records: list[Record]) -> Batch:
+    def _end(self, records: Records) -> Batch:
         batch = Batch(self.start, records)
-        self.start, self._version = batch.end, version_after(records[-1], self._version)
+        self.start, self._version = batch.end, version_after(records.last, self._version)
         self._open, self._lines, self._bytes = [], 0, 0
         return batch
 

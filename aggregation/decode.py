@@ -16,7 +16,7 @@ import polars as pl
 
 from aggregation.batch import lines_in
 from schemas.event import IDENTITY_FIELDS, NotAnEventError, decode_line
-from schemas.log import DEFAULT_TENANT, Limits, Record
+from schemas.log import DEFAULT_TENANT, Limits, Records
 from schemas.ndjson import read_lines, split_lines, text_of
 
 _INSTANT = r"^\d{4}-\d{2}-\d{2}T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$"
@@ -36,18 +36,16 @@ class Decoded:
     rejections: pl.DataFrame
 
 
-def lines_of(records: Sequence[Record]) -> pl.DataFrame:
+def lines_of(records: Records) -> pl.DataFrame:
     """The lines of a batch that are not blank: raw (Binary), offset, line (from 0 in its record), appended_at."""
-    values = [record for record in records if record.value is not None]
-    counts = np.fromiter((lines_in(record.value or b"") for record in values), dtype=np.int64, count=len(values))
-    starts = np.cumsum(counts) - counts
-    appended = np.fromiter((record.appended_at_ms for record in values), dtype=np.int64, count=len(values))
+    values = [value for value in records.values if value is not None]
+    counts = lines_in(records.values)
     lines = pl.DataFrame(
         {
-            "raw": split_lines(b"\n".join(record.value or b"" for record in values)) if values else _NO_LINES,
-            "offset": np.repeat(np.fromiter((r.offset for r in values), dtype=np.uint64, count=len(values)), counts),
-            "line": (np.arange(counts.sum()) - np.repeat(starts, counts)).astype(np.uint32),
-            "appended_at": pl.Series(np.repeat(appended, counts)).cast(pl.Datetime("ms", "UTC")),
+            "raw": split_lines(b"\n".join(values)) if values else _NO_LINES,
+            "offset": np.repeat(records.offsets, counts).astype(np.uint64),
+            "line": (np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)).astype(np.uint32),
+            "appended_at": pl.Series(np.repeat(records.appended_at_ms, counts)).cast(pl.Datetime("ms", "UTC")),
         }
     )
     short = lines["raw"].bin.size() <= _BLANK_BYTES_MAX

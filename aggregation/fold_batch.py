@@ -3,7 +3,7 @@
 Owns that the result is a function of the partition's log up to the batch's end: no clock, no randomness, no setting.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -13,7 +13,7 @@ from aggregation.decode import decode, lines_of
 from aggregation.dedup import Days, DedupIndex, Hashes
 from aggregation.fold import rollup_deltas, validation_errors
 from schemas.identity import event_hashes, event_keys
-from schemas.log import Barrier, Configure, LogConfig, Record, punctuation_of
+from schemas.log import Barrier, Configure, LogConfig, Record, Records, punctuation_of
 from schemas.meter import all_paths
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
 
@@ -80,7 +80,7 @@ def fold_batch(
     )
     done("fold")
     # 4. punctuation
-    after = _state_after(records[-1], state, versions)
+    after = _state_after(records.last, state, versions)
     progress = _progress(
         records, state, after, len(accepted), duplicates=len(duplicates), rejected=len(decoded.rejections)
     )
@@ -116,7 +116,7 @@ def _state_after(last: Record, state: PartitionState, versions: ConfigVersions) 
 
 
 def _progress(
-    records: Sequence[Record],
+    records: Records,
     before: PartitionState,
     after: PartitionState,
     accepted: int,
@@ -128,7 +128,7 @@ def _progress(
     row = {
         "log_id": after.log_id, "partition": before.partition, "first_offset": before.next_offset,
         "next_offset": after.next_offset, "epoch": after.epoch, "config_version": after.version,
-        "appended_at": records[-1].appended_at_ms, "lines": lines,
+        "appended_at": records.last.appended_at_ms, "lines": lines,
         "accepted": accepted, "duplicates": duplicates, "rejected": rejected,
     }  # fmt: skip
     return pl.DataFrame({name: [value] for name, value in row.items()}).cast(PROGRESS.frame)  # type: ignore[arg-type]

@@ -109,9 +109,9 @@ class Worker:
             self._fold(following.partition, batch)
             if self._stopping:
                 return True
-        if not records and following.flush_timer.due(following.cutter, time.monotonic()):
+        if not len(records) and following.flush_timer.due(following.cutter, time.monotonic()):
             self._log.punctuate(Flush(), [number])
-        return bool(records)
+        return bool(len(records))
 
     def _fold(self, partition: Partition, batch: Batch) -> None:
         """Fold a batch while the one before it is being stored; batches are stored in the order of their folding."""

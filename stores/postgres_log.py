@@ -12,7 +12,7 @@ import lz4.frame
 import psycopg
 import sqlalchemy as sa
 
-from schemas.log import Punctuation, Record, punctuation_key
+from schemas.log import Punctuation, Record, Records, punctuation_key
 from stores.log import Log
 
 READ_RECORDS_MAX = 4096
@@ -35,15 +35,15 @@ class PostgresLog(Log):
         key = punctuation_key(punctuation)
         return self._append([(partition, key, None) for partition in partitions or range(self.partitions)])
 
-    def read(self, partition: int, offset: int, bytes_max: int) -> list[Record]:
+    def read(self, partition: int, offset: int, bytes_max: int) -> Records:
         """The records from an offset on, in order: about `bytes_max` stored bytes of them, at least one if any."""
         with self._engine.connect() as connection:
             cursor = _driver(connection).cursor(binary=True)
             rows = cursor.execute(_READ, (partition, offset, READ_RECORDS_MAX, bytes_max)).fetchall()
-        return [
+        return Records.of(
             Record(position, int(appended_at), key, None if value is None else lz4.frame.decompress(value))
             for position, appended_at, key, value in rows
-        ]
+        )
 
     def end_offsets(self) -> dict[int, int]:
         """For each partition the offset that its next record will have."""
