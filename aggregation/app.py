@@ -26,14 +26,12 @@ from aggregation.store import Partition, stored_offsets
 from aggregation.transport import BatchTransport
 from schemas.configuration import ConfigurationError, Fault
 from schemas.log import Flush
-from stores.clickhouse import Client, open_clickhouse
+from stores.clickhouse import open_clickhouse
 from stores.faults import reached
 from stores.kafka_log import open_log
-from stores.log import Log
 from stores.postgres import engine_for
 from stores.servers import Servers, servers_of
 
-GROUP = "meterline"
 FLUSH_INTERVAL_S = 1.0
 FLUSH_POLL_S = 0.1
 WATCH_INTERVAL_S = 2.0
@@ -54,9 +52,12 @@ def __getattr__(name: str) -> Any:
 
 
 def worker_app(servers: Servers, *, name: str | None = None, port: int = 6066) -> faust.App:
-    """A worker of the group. One with a `name` (static membership) takes its partitions up again after a restart."""
+    """A worker of the group. One with a `name` (static membership) takes its partitions up again after a restart.
+
+    Raises ConfigurationError when the log is not made yet.
+    """
     app = faust.App(
-        GROUP,
+        f"meterline.{servers.topic}",
         broker=f"kafka://{servers.kafka}",
         store="memory://",
         topic_allow_declare=False,
@@ -85,8 +86,8 @@ class _Worker:
     def __init__(self, app: faust.App, servers: Servers) -> None:
         self._app = app
         self._servers = servers
-        self._client: Client
-        self._log: Log
+        self._client = open_clickhouse(servers.clickhouse)
+        self._log = open_log(engine_for(servers.postgres), servers)
         self._partitions: dict[int, Partition] = {}
         self._timers: dict[int, FlushTimer] = {}
         self._storing: asyncio.Future[None] | None = None
@@ -113,9 +114,6 @@ class _Worker:
         self.health.assigned(stored, time.time())
 
     def _take_up(self, numbers: set[int]) -> None:
-        if not hasattr(self, "_log"):
-            self._client = open_clickhouse(self._servers.clickhouse)
-            self._log = open_log(engine_for(self._servers.postgres), self._servers)
         stored = stored_offsets(self._client, self._log.log_id)
         kept = {
             number: partition

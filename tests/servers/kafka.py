@@ -68,7 +68,7 @@ class Broker:
         properties = self.directory / "server.properties"
         if not properties.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
-            self.port, self._controller_port = self.port or _free_port(), _free_port()
+            self.port, self._controller_port = self.port or free_port(), free_port()
             values = {"port": self.port, "controller_port": self._controller_port, "data": self.directory / "data"}
             properties.write_text(_PROPERTIES.format(**values))
             arguments = ["format", "-t", uuid.uuid4().hex[:22], "-c", str(properties)]
@@ -163,7 +163,8 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
