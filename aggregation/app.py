@@ -71,6 +71,8 @@ def worker_app(servers: Servers, *, name: str | None = None, port: int = 6066) -
         consumer_max_fetch_size=2 << 20,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=name,
+        # Faust asserts that a member's address is the one it joined with; one that comes back elsewhere has another
+        canonical_url=f"http://{name}" if name else None,
         consumer_metadata_max_age_ms=10_000,
         web_port=port,
         web_bind="0.0.0.0",  # noqa: S104  metrics and health, nothing else: Faust's own pages are switched off below

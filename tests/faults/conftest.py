@@ -130,7 +130,7 @@ class Deployment:
 
     def check(self) -> dict[str, int]:
         """Assert that the stores hold exactly what a plain recount of the topic says; returns the counts."""
-        expected = recount(self.servers.kafka, self.servers.topic, METERS)
+        expected = recount(self.servers.kafka, self.servers.topic, PARTITIONS, METERS)
         rollups = {
             (meter, subject, tuple(sorted(dimensions.items())), start, epoch): (count, total)
             for meter, subject, dimensions, start, epoch, count, total in query(

@@ -29,24 +29,21 @@ class Recount:
         self.rollups[key] = (count + 1, total + value)
 
 
-def recount(bootstrap_servers: str, topic: str, meters: Sequence[Meter]) -> Recount:
-    """Count a topic, all meters being in force from its first event on."""
+def recount(bootstrap_servers: str, topic: str, partitions: int, meters: Sequence[Meter]) -> Recount:
+    """Count a topic of so many partitions, all meters being in force from its first event on."""
     result = Recount()
-    for records in asyncio.run(_records(bootstrap_servers, topic)):
+    for records in asyncio.run(_records(bootstrap_servers, topic, partitions)):
         _count(records, meters, result)
     return result
 
 
-async def _records(bootstrap_servers: str, topic: str) -> list[list[Any]]:
+async def _records(bootstrap_servers: str, topic: str, count: int) -> list[list[Any]]:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers, isolation_level="read_committed", enable_auto_commit=False
     )
     await consumer.start()
     try:
-        partitions = [
-            TopicPartition(topic, n)
-            for n in sorted(consumer.partitions_for_topic(topic) or await _known(consumer, topic))
-        ]
+        partitions = [TopicPartition(topic, number) for number in range(count)]
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         found: dict[TopicPartition, list[Any]] = {partition: [] for partition in partitions}
@@ -58,11 +55,6 @@ async def _records(bootstrap_servers: str, topic: str) -> list[list[Any]]:
         return list(found.values())
     finally:
         await consumer.stop()
-
-
-async def _known(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    await consumer.topics()
-    return consumer.partitions_for_topic(topic) or set()
 
 
 def _count(records: Sequence[Any], meters: Sequence[Meter], result: Recount) -> None:
