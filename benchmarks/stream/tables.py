@@ -1,0 +1,58 @@
+"""The result as tables: on the terminal, as JSON in benchmarks/results/, and as Markdown for the README."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import RESULTS, made_by
+
+FILE = RESULTS / "stream.json"
+COLUMNS = ("system", "events/s", "to meterline", "events/CPU-s", "memory", "result")
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the parameters and a row for each system."""
+    for name, value in result.items():
+        if name != "systems":
+            print(f"  {name:32}{value:>20,}" if isinstance(value, int | float) else f"  {name:32}{value:>20}")
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in {"system", "result"} else "right")
+    for row in _rows(result):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def keep(result: dict[str, Any]) -> None:
+    """Write the result, with each system's rate as a ratio to Meterline's, as results/stream.json."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"benchmark": "stream", **result, "made_by": made_by()}, indent=2)
+    FILE.write_text(text + "\n")
+
+
+def read() -> dict[str, Any]:
+    """The result that was kept last."""
+    kept: dict[str, Any] = json.loads(FILE.read_text())
+    return kept
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The README's table."""
+    lines = [COLUMNS, ["---" if name in {"system", "result"} else "---:" for name in COLUMNS], *_rows(result)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rows(result: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            f"{each['system']}: {each['work']}",
+            f"{each['events_per_second']:,}",
+            "",
+            f"{each['events_per_cpu_second'] or 0:,}",
+            f"{each['peak_memory_mib']:,} MiB",
+            each["difference"] or "exact",
+        ]
+        for each in result["systems"]
+    ]
