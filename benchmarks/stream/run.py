@@ -17,6 +17,7 @@ from benchmarks.stream.topics import FIRST, PARTITIONS, Written, create_topics, 
 from tests.servers.kafka import Broker
 
 BROKER_HEAP = "1g"
+BROKER_SETTINGS = "group.initial.rebalance.delay.ms=3000"  # so that all members of a group start together
 
 
 def run(payload: Payload, first_events: int, systems: Sequence[System]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def run(payload: Payload, first_events: int, systems: Sequence[System]) -> dict[
     with tempfile.TemporaryDirectory(prefix="meterline-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as another user where this runs as root
-        broker = Broker(folder / "broker", heap=BROKER_HEAP).start()
+        broker = Broker(folder / "broker", heap=BROKER_HEAP, settings=BROKER_SETTINGS).start()
         try:
             asyncio.run(create_topics(broker.bootstrap_servers))
             started_s = time.perf_counter()
