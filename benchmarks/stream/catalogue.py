@@ -18,6 +18,7 @@ _DECODE = "decode only: fetch, polars, count and sum"
 
 SYSTEMS = (
     System("faust", "hourly sum by subject, in a table", FIRST, _script("faust_table.py", 1), timed_from="the first event"),
+    System("faust 2", "hourly sum by subject, in a table", FIRST, _script("faust_table.py", 2), timed_from="the first event"),
     System("quix 1", "hourly sum by subject", SINGLE, _script("quix_windows.py", 1), timed_from="the first event"),
     System("quix 2", "hourly sum by subject", SINGLE, _script("quix_windows.py", 2), timed_from="the first event"),
     System("aiokafka+polars", _DECODE, SINGLE, _script("polars_aiokafka.py")),

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import polars as pl
 
-TIMEOUT_S = 1800.0
+TIMEOUT_S = 600.0
+
+
+class SystemFailedError(Exception):
+    """A system did not do what it was asked for; the text is its complaint."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,18 @@ def run_programs(task: Task, commands: Sequence[Sequence[str | Path]]) -> Run:
     """Run programs that end by themselves, and put together what they say.
 
     A program's last argument is the CSV file for what it found, added here. Its last line on standard output is JSON with
-    `events`, `started_at` and `ended_at`. Raises RuntimeError with its complaint when one fails.
+    `events`, `started_at` and `ended_at`. Raises SystemFailedError when one fails.
     """
     results = [task.directory / f"result-{number}.csv" for number in range(len(commands))]
     with processes(task, [[*command, result] for command, result in zip(commands, results, strict=True)]) as running:
         deadline_s = time.monotonic() + TIMEOUT_S
         for process in running:
-            if process.wait(timeout=max(0.0, deadline_s - time.monotonic())):
-                raise RuntimeError(complaint(task))
+            try:
+                status = process.wait(timeout=max(0.0, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired as error:
+                raise SystemFailedError(f"not done after {TIMEOUT_S:.0f} s; {complaint(task)}") from error
+            if status:
+                raise SystemFailedError(complaint(task))
         said = [json.loads(path.read_text().splitlines()[-1]) for path in sorted(task.directory.glob("output-*.txt"))]
     found = [pl.read_csv(result) for result in results if result.exists()]
     return Run(
