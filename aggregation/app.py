@@ -11,12 +11,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import faust
+from aiohttp import web
 from faust.types import TP
-from faust.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from aggregation.batch import Batch, FlushTimer
@@ -104,7 +103,7 @@ class _Worker:
         """Take up the partitions that are assigned now, each behind its last stored batch."""
         try:
             await asyncio.to_thread(self._take_up, {tp.partition for tp in self._app.consumer.assignment()})
-        except Exception as error:  # crash-only
+        except Exception as error:  # noqa: BLE001  crash-only
             _end(error)
         for number, partition in self._partitions.items():
             tp = TP(self._servers.topic, number)
@@ -145,13 +144,13 @@ class _Worker:
                 if partition.must_reload:
                     await self._storing
                     await asyncio.to_thread(partition.reload)
-            except Exception as error:  # crash-only
+            except Exception as error:  # noqa: BLE001  crash-only
                 _end(error)
 
     async def _store(self, partition: Partition, folded: FoldedBatch, event: faust.EventT) -> None:
         try:
             await asyncio.to_thread(partition.store, folded)
-        except Exception as error:  # crash-only
+        except Exception as error:  # noqa: BLE001  crash-only
             _end(error)
         tp = event.message.tp
         if tp in self._app.consumer.cutters:
@@ -191,24 +190,24 @@ class _Worker:
             if consumer.at_end(tp, ends[tp]) and not cutter.holds and cutter.start == stored[tp]
         }  # fmt: skip
         self.health.watched(
-            {tp.partition: stored[tp] if tp in read_out else end for tp, end in ends.items() if tp in stored}, time.time()
+            {tp.partition: stored[tp] if tp in read_out else end for tp, end in ends.items() if tp in stored},
+            time.time(),
         )
 
-    async def metrics(self, _view: View, _request: Request) -> Response:
+    async def metrics(self, _: web.Request) -> web.Response:
         """The metrics, as Prometheus reads them."""
-        return self._app.web.bytes(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def healthz(self, view: View, _request: Request) -> Response:
+    async def healthz(self, _: web.Request) -> web.Response:
         """Whether the process does its work: 503 where records wait and nothing is stored."""
-        return _answer(view, self.health.faults(time.time()))
+        return self._answer(self.health.faults(time.time()))
 
-    async def readyz(self, view: View, _request: Request) -> Response:
+    async def readyz(self, _: web.Request) -> web.Response:
         """Whether it has partitions, and does its work."""
-        return _answer(view, self.health.faults(time.time(), ready=True))
+        return self._answer(self.health.faults(time.time(), ready=True))
 
-
-def _answer(view: View, faults: list[str]) -> Response:
-    return view.json({"status": "; ".join(faults) or "ok"}, status=503 if faults else 200)
+    def _answer(self, faults: list[str]) -> web.Response:
+        return web.json_response({"status": "; ".join(faults) or "ok"}, status=503 if faults else 200)
 
 
 def _end(error: BaseException) -> None:

@@ -25,6 +25,7 @@ _NOT_SURELY_TEXT = r"^(-?[0-9]+(\.[0-9]+)?|true|false|[\[{].*)$"
 _ESCAPED_ODDITY = r"\\u(0000|[dD][89a-fA-F])"
 
 _BLANK_BYTES_MAX = 64  # a longer run of white space is a rejection, not a blank line
+_REJECTED = {"reason": pl.String, "detail": pl.String}
 _NO_LINES = pl.Series([], dtype=pl.Binary)
 
 
@@ -58,8 +59,10 @@ def decode(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> Decoded
     Events have tenant, id, source, type, subject, time (microseconds, UTC), event (the line as text) and, a path of
     `paths`, the text found there or null; rejections have reason, detail and raw. Both keep their position.
     """
-    lines = lines.with_row_index("row")
     fast, doubtful = _decode_fast(lines, paths, limits)
+    if not doubtful.any():  # as a rule: joining and sorting rows is for batches with doubtful ones
+        return Decoded(_events(lines.hstack(fast)), pl.DataFrame(schema={**_REJECTED, **lines.schema}))
+    lines = lines.with_row_index("row")
     sure, exact, rejected = lines.filter(~doubtful), [], []
     for row, raw in lines.filter(doubtful).select("row", "raw").iter_rows():
         try:
@@ -69,17 +72,15 @@ def decode(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> Decoded
     columns = {name: fast.schema[name] for name in fast.columns}
     slow = pl.DataFrame(exact, schema={"row": pl.UInt32, **columns})
     decoded = pl.concat([sure.select("row").hstack(fast.filter(~doubtful)), slow])
-    events = (
-        decoded.join(lines, on="row", maintain_order="left")
-        .sort("row")
-        .with_columns(
-            pl.col("time").fill_null(pl.col("appended_at").dt.cast_time_unit("us")), event=pl.col("raw").cast(pl.String)
-        )
-        .drop("row", "raw")
-    )
-    reasons = pl.DataFrame(rejected, schema={"row": pl.UInt32, "reason": pl.String, "detail": pl.String})
-    rejections = reasons.join(lines, on="row", maintain_order="left").drop("row")
-    return Decoded(events, rejections)
+    events = _events(decoded.join(lines, on="row", maintain_order="left").sort("row").drop("row"))
+    reasons = pl.DataFrame(rejected, schema={"row": pl.UInt32, **_REJECTED})
+    return Decoded(events, reasons.join(lines, on="row", maintain_order="left").drop("row"))
+
+
+def _events(decoded: pl.DataFrame) -> pl.DataFrame:
+    return decoded.with_columns(
+        pl.col("time").fill_null(pl.col("appended_at").dt.cast_time_unit("us")), event=pl.col("raw").cast(pl.String)
+    ).drop("raw")
 
 
 def _blank(raw: pl.Expr) -> pl.Expr:
@@ -99,6 +100,7 @@ def _decode_fast(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> t
         pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False),
         *(_at(path).alias(path) for path in paths),
     )
+    in_range = (pl.col("instant") >= limits.event_at_min) & (pl.col("instant") < limits.event_at_max)
     doubts = [
         pl.any_horizontal(pl.col("line", "specversion", *IDENTITY_FIELDS).is_null()),
         pl.col("specversion") != "1.0",
@@ -106,13 +108,15 @@ def _decode_fast(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> t
             ~pl.col(field).str.len_bytes().is_between(1, limits.field_bytes_max)
             for field in ("tenant", *IDENTITY_FIELDS)
         ),
-        pl.col("time").is_not_null() & ~_usual_time(limits),
+        pl.col("time").is_not_null() & ~(pl.col("time").str.contains(_INSTANT) & in_range.fill_null(value=False)),
         pl.col("data").is_null() & pl.col("line").str.contains(r'"data"|\\'),
         pl.col("line").str.contains(_LONG_NUMBER),
         pl.col("line").str.contains(_ESCAPED_ODDITY),
         *(_at(path).str.contains(r"^[\[{]") for path in paths),
     ]
-    each = text.select(doubt.fill_null(value=False).alias(str(number)) for number, doubt in enumerate(doubts))
+    each = text.with_columns(instant=fields["time"]).select(
+        doubt.fill_null(value=False).alias(str(number)) for number, doubt in enumerate(doubts)
+    )
     return fields, each.select(pl.any_horizontal(pl.all())).to_series() | _not_surely_text(text)
 
 
@@ -129,12 +133,6 @@ def _data_schema(paths: Sequence[str]) -> pl.Struct:
 
 def _at(path: str) -> pl.Expr:
     return reduce(lambda field, name: field.struct.field(name), path.removeprefix("$.").split("."), pl.col("data"))
-
-
-def _usual_time(limits: Limits) -> pl.Expr:
-    instant = pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False)
-    in_range = (instant >= limits.event_at_min) & (instant < limits.event_at_max)
-    return pl.col("time").str.contains(_INSTANT) & in_range.fill_null(value=False)
 
 
 def _not_surely_text(text: pl.DataFrame) -> pl.Series:

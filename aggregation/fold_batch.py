@@ -17,6 +17,7 @@ from schemas.log import Barrier, Configure, LogConfig, Record, Records, punctuat
 from schemas.meter import all_paths
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
 
+
 @dataclass(frozen=True)
 class PartitionState:
     """What of a partition's log so far decides how the next batch is folded."""

@@ -9,7 +9,7 @@ UNKNOWN_AFTER_S = 15.0
 
 
 class Health:
-    """Gathers what was stored and where the log ends. Instants are seconds since 1970, as the caller's clock has them."""
+    """Gathers what was stored and where the log ends. Instants are seconds since 1970, by the caller's clock."""
 
     def __init__(self) -> None:
         self._stored: dict[int, int] = {}

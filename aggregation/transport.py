@@ -30,6 +30,8 @@ class _Columns(aiokafka.consumer.fetcher.PartitionRecords):  # type: ignore[misc
     batches of the broker's own, batches of aborted transactions, and records before the offset that was asked for.
     """
 
+    next_fetch_offset: int
+
     def _unpack_records(self) -> Iterator[Records]:
         while self._records.has_next():
             batch = self._records.next_batch()
@@ -52,7 +54,7 @@ class _Columns(aiokafka.consumer.fetcher.PartitionRecords):  # type: ignore[misc
 def _columns(batch: Any, asked: int) -> Records:
     """The records of a batch from the offset that was asked for on. All have the time at which the broker took it.
 
-    One pass, in which no two records live at once: the collector of garbage would look at each of them, again and again.
+    One pass, in which no two records live at once: the garbage collector would look at each of them, again and again.
     """
     offsets: list[int] = []
     keys: list[bytes | None] = []
@@ -99,7 +101,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
         positions = self._thread.positions(tp)
         return positions is not None and positions[0] >= (positions[1] if end is None else end)
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109  as the base
         """The batches that the next fetched records end."""
         fetched, active = await self._wait_next_records(timeout)
         if fetched is None or self.should_stop:

@@ -18,9 +18,11 @@ import polars as pl
 
 from benchmarks.report import peak_memory_mib, report
 from examples.flights.events import flights, usage_events
-from meterline.embedded import configure_meters, embedded
+from meterline.embedded import embedded
 from meterline.operations import outputs_of
 from meterline.output import Failure
+from meterline.system import configure_meters
+from schemas.log import Flush
 from stores.clickhouse import query
 
 METERS = Path(__file__).parents[1] / "examples" / "flights" / "meters.yaml"
@@ -35,7 +37,7 @@ def run(count: int) -> dict[str, Any]:
         ceiling_s = _seconds_to_decode(file.read_bytes())
         with embedded(Path(folder) / "data") as app:
             configure_meters(app.log, METERS.read_text(), METERS.name)
-            app.worker.wait_for(app.log.end_offsets(), 60)
+            app.follower.wait_for(app.log.punctuate(Flush()), 60)
             started_s = time.perf_counter()
             failures = [o for o in outputs_of(app, "import_usage", {"path": str(file)}) if isinstance(o, Failure)]
             seconds = time.perf_counter() - started_s

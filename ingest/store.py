@@ -53,9 +53,8 @@ def open_rejections(client: Client, database: sa.Engine, reason: str | None) -> 
     """The rejected lines that were not put back into the log, by position; of one reason, or of all."""
     rows = query(
         client,
-        "SELECT concat(left(log_id, 8), ':', toString(partition), ':', toString(offset), ':', toString(line)) AS position,"
-        " reason, detail,"
-        " base64Encode(raw) AS raw FROM rejections WHERE {reason:String} IN ('', reason)"
+        "SELECT concat(left(log_id, 8), ':', toString(partition), ':', toString(offset), ':', toString(line))"
+        " AS position, reason, detail, base64Encode(raw) AS raw FROM rejections WHERE {reason:String} IN ('', reason)"
         " ORDER BY appended_at, log_id, partition, offset, line",
         reason=reason or "",
     )

@@ -4,15 +4,16 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from meterline.system import System
 from meterline.output import Failure, Output, Table
+from meterline.system import System
 from schemas.log import Flush
 from stores.clickhouse import query
 
 _USAGE_CHECKS = {
     "batches follow each other without gap or overlap": """
         SELECT count() FROM (
-            SELECT first_offset, lagInFrame(next_offset, 1, 0) OVER (PARTITION BY log_id, partition ORDER BY first_offset
+            SELECT first_offset, lagInFrame(next_offset, 1, 0) OVER (
+                PARTITION BY log_id, partition ORDER BY first_offset
                 ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS before FROM progress
         ) WHERE first_offset != before""",
     "every line is an event, a duplicate or a rejection": """
@@ -62,4 +63,3 @@ def audit(app: System) -> Iterator[Output]:
     yield Table(title="Audit", columns=("promise", "result"), rows=rows)
     if broken := [name for name, faults in found.items() if faults]:
         yield Failure(message="broken: " + "; ".join(broken))
-

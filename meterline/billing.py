@@ -15,8 +15,8 @@ from aggregation.store import has_late_usage, usage_between
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
 from invoicing.journal import journal
-from meterline.system import System, wait_until_stored
 from meterline.output import Failure, Output, Progress, Table, Text
+from meterline.system import System, wait_until_stored
 from meterline.tables import invoice_table
 from rating.books import book_in_force
 from rating.rater import Rated, rate

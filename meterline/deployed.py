@@ -48,9 +48,7 @@ def create_log(servers: Servers, *, partitions: int, replication: int, replace_l
 def run_gateway(servers: Servers, host: str, port: int) -> int:
     """Run the gateway until a signal; returns the process's exit status."""
     with connected(servers) as system:
-        config = uvicorn.Config(
-            gateway(system), host=host, port=port, log_config=None, access_log=False, loop="uvloop"
-        )
+        config = uvicorn.Config(gateway(system), host=host, port=port, log_config=None, access_log=False, loop="uvloop")
         socket = config.bind_socket()
         logger.info("gateway http://%s:%d topic=%s", *socket.getsockname()[:2], servers.topic)
         uvicorn.Server(config).run(sockets=[socket])
@@ -93,3 +91,4 @@ def gateway(system: System) -> Starlette:
 def run_worker(servers: Servers, name: str | None, port: int) -> NoReturn:
     """Run a worker until a signal, and end the process with its status."""
     Worker(worker_app(servers, name=name, port=port), override_logging=False).execute_from_commandline()
+    raise AssertionError("it ends the process")

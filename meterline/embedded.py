@@ -18,8 +18,8 @@ from meterline.worker import Worker
 from schemas.configuration import ConfigurationError, Fault
 from stores.clickhouse import Client, open_embedded, query
 from stores.log import Log
-from stores.postgres_log import PostgresLog, open_log
 from stores.postgres import embedded_server, engine_for, migrate
+from stores.postgres_log import PostgresLog, open_log
 
 PARTITIONS = 1  # one worker follows them all: more would only make its batches smaller
 _ADDRESS = "server.json"

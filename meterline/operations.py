@@ -18,8 +18,8 @@ from invoicing import store as books
 from invoicing.render import render_invoice
 from meterline.audit import audit
 from meterline.billing import Period, bill
-from meterline.system import System, configure_meters, wait_until_stored
 from meterline.output import Failure, Output, Progress, Table, Text
+from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table
 from schemas.configuration import ConfigurationError
 from schemas.contract import contract_faults, parse_contracts

@@ -52,9 +52,7 @@ class StoredProgress:
 
     def offsets(self) -> Mapping[int, int]:
         """For each partition, the offset behind its last stored batch."""
-        return {partition: 0 for partition in range(self._log.partitions)} | stored_offsets(
-            self._client, self._log.log_id
-        )
+        return dict.fromkeys(range(self._log.partitions), 0) | stored_offsets(self._client, self._log.log_id)
 
     def wait_for(self, offsets: dict[int, int], timeout_s: float) -> bool:
         """Wait until every partition is stored up to its offset, or the time is over."""

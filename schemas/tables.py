@@ -86,7 +86,8 @@ DUPLICATES = Table(
     },
     columns={
         "tenant": "LowCardinality(String)", "source": "LowCardinality(String)", "id": "String",
-        "log_id": "LowCardinality(String)", "partition": "UInt16", "offset": "UInt64", "line": "UInt32", "appended_at": "DateTime64(3, 'UTC')",
+        "log_id": "LowCardinality(String)", "partition": "UInt16", "offset": "UInt64", "line": "UInt32",
+        "appended_at": "DateTime64(3, 'UTC')",
         "hash_high": "UInt64", "hash_low": "UInt64",
     },
     engine="MergeTree ORDER BY (tenant, source, id)",
@@ -98,7 +99,8 @@ REJECTIONS = Table(
     frame={"reason": pl.String, "detail": pl.String, "raw": pl.Binary, **_POSITION, "appended_at": _MILLIS},
     columns={
         "reason": "LowCardinality(String)", "detail": "String", "raw": "String CODEC(ZSTD(1))",
-        "log_id": "LowCardinality(String)", "partition": "UInt16", "offset": "UInt64", "line": "UInt32", "appended_at": "DateTime64(3, 'UTC')",
+        "log_id": "LowCardinality(String)", "partition": "UInt16", "offset": "UInt64", "line": "UInt32",
+        "appended_at": "DateTime64(3, 'UTC')",
         "rejected_at": "DateTime64(3, 'UTC') DEFAULT now64(3)",
     },
     engine="MergeTree ORDER BY (partition, offset, line)",

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class KafkaLog(Log):
-    """Append to a topic. The producer lives in a thread of its own, and a new one takes the place of one that failed."""
+    """Append to a topic. The producer has a thread of its own, and a new one takes the place of one that failed."""
 
     def __init__(self, engine: sa.Engine, log_id: str, partitions: int, servers: Servers) -> None:
         super().__init__(engine, log_id, partitions)
@@ -211,7 +211,9 @@ async def _create(servers: Servers, partitions: int, replication: int) -> None:
         for _, code, *message in answer.topic_errors:
             if code:
                 allowed = "allowed: what the brokers accept"
-                raise ConfigurationError([Fault("Kafka", servers.topic, for_code(code).__name__, f"{message}; {allowed}")])
+                raise ConfigurationError(
+                    [Fault("Kafka", servers.topic, for_code(code).__name__, f"{message}; {allowed}")]
+                )
     finally:
         await admin.close()
 

@@ -21,6 +21,7 @@ class Log(ABC):
         self._engine = engine
         self.log_id = log_id
         self.partitions = partitions
+        self._configs = {0: LogConfig()}
 
     @abstractmethod
     def append(self, records: Iterable[tuple[int, bytes]]) -> None:
@@ -33,6 +34,7 @@ class Log(ABC):
         Writing the same one again, after an error, does no harm.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Give up the connections."""
 
@@ -88,13 +90,13 @@ class Log(ABC):
 
     def config(self, version: int) -> LogConfig:
         """A version of the configuration. Version 0 is the empty one, in force before the first."""
-        if version == 0:
-            return LogConfig()
-        with self._engine.connect() as connection:
-            body = connection.execute(
-                sa.text("SELECT body FROM config_versions WHERE version = :version"), {"version": version}
-            ).scalar_one()
-        return LogConfig.model_validate_json(body)
+        if version not in self._configs:
+            with self._engine.connect() as connection:
+                body = connection.execute(
+                    sa.text("SELECT body FROM config_versions WHERE version = :version"), {"version": version}
+                ).scalar_one()
+            self._configs[version] = LogConfig.model_validate_json(body)
+        return self._configs[version]
 
     def newest_config(self) -> LogConfig:
         """The newest version of the configuration; the empty one if there is none."""

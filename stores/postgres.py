@@ -34,8 +34,9 @@ def embedded_server(directory: Path) -> Iterator[str]:
 
 
 def engine_for(url: str) -> sa.Engine:
-    """An engine for a URL `postgresql+psycopg://...`. Times are shown in UTC."""
-    return sa.create_engine(url, connect_args={"options": "-c timezone=UTC"}, pool_size=8)
+    """An engine for a URL `postgresql://...`. Times are shown in UTC."""
+    driven = sa.make_url(url).set(drivername="postgresql+psycopg")
+    return sa.create_engine(driven, connect_args={"options": "-c timezone=UTC"}, pool_size=8)
 
 
 def migrate(engine: sa.Engine) -> None:

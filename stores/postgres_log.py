@@ -35,6 +35,9 @@ class PostgresLog(Log):
         key = punctuation_key(punctuation)
         return self._append([(partition, key, None) for partition in partitions or range(self.partitions)])
 
+    def close(self) -> None:
+        """Nothing to do: the engine is the caller's."""
+
     def read(self, partition: int, offset: int, bytes_max: int) -> Records:
         """The records from an offset on, in order: about `bytes_max` stored bytes of them, at least one if any."""
         with self._engine.connect() as connection:
@@ -89,9 +92,7 @@ SELECT "offset", (extract(epoch FROM appended_at) * 1000)::bigint, key, value FR
 """
 
 
-def _append(
-    connection: sa.Connection, records: Sequence[tuple[int, bytes | None, bytes | None]]
-) -> dict[int, int]:
+def _append(connection: sa.Connection, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> dict[int, int]:
     """Add (partition, key, value) records; returns, for each partition, the offset behind its last one."""
     counts: dict[int, int] = {}
     for partition, _, _ in records:

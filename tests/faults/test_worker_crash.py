@@ -8,16 +8,15 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from aggregation import app as worker_module
 from aggregation import store as store_module
-from aggregation.app import Worker
 from aggregation.store import STORE_ORDER
 from ingest.pack import identify, pack
-from schemas.log import Limits, LogConfig
+from meterline.worker import Worker
+from schemas.log import Barrier, Flush, Limits, LogConfig
 from schemas.meter import Meter
 from schemas.tables import Table
 from stores.clickhouse import Client, query
-from stores.log import PostgresLog, open_log
+from stores.postgres_log import PostgresLog, open_log
 
 METERS = (
     Meter(slug="calls", event_type="call", aggregation="COUNT"),
@@ -61,9 +60,7 @@ def started() -> Iterator[Callable[[Worker], Worker]]:
 
 
 def drained(log: PostgresLog, worker: Worker) -> None:
-    for partition in range(log.partitions):
-        log.flush(partition)
-    assert worker.wait_for(log.end_offsets(), 60)
+    assert worker.wait_for(log.punctuate(Flush()), 60)
 
 
 def totals(clickhouse: Client) -> dict[str, Any]:
@@ -137,7 +134,7 @@ def test_an_insert_whose_answer_is_lost_is_tried_again(
             raise ConnectionResetError("the answer is lost")
 
     monkeypatch.setattr(store_module, "insert", losing)
-    monkeypatch.setattr(worker_module, "STORE_RETRY_S", 0.0)
+    monkeypatch.setattr(store_module, "STORE_RETRY_S", 0.0)
     drained(log, started(Worker(log, clickhouse)))
     assert totals(clickhouse) == expected(150, 50, 2)
 
@@ -159,7 +156,8 @@ def test_a_barrier_cuts_every_partition(
     worker = started(Worker(log, clickhouse))
     append(log, list(range(100)))
     with database.begin() as connection:
-        cut = log.write_barrier(connection, "test")
+        cut = log.new_barrier(connection, "test")
+    log.punctuate(Barrier(cut))
     append(log, list(range(100, 130)))
     drained(log, worker)
     counted = query(

@@ -51,7 +51,7 @@ def rollup(subject: str, count: int, total: str) -> pl.DataFrame:
 def duplicates(count: int, source: str = "/s") -> pl.DataFrame:
     numbers = pl.DataFrame({"offset": range(count)})
     return numbers.select(
-        tenant=pl.lit("default"), source=pl.lit(source), id=pl.col("offset").cast(pl.String), partition=0,
+        tenant=pl.lit("default"), source=pl.lit(source), id=pl.col("offset").cast(pl.String), log_id=pl.lit("x"), partition=0,
         offset="offset", line=0, appended_at=NOON, hash_high=pl.col("offset") + 2**63, hash_low="offset",
     ).cast(DUPLICATES.frame)  # fmt: skip
 
@@ -168,10 +168,10 @@ def test_settings_belong_to_one_statement(server: ClickHouse, client: Client) ->
 def test_rows_of_python_come_and_go(server: ClickHouse, client: Client, compress: bool | str) -> None:
     """The client's other ways work too: rows of Python values, sent in blocks that may be compressed."""
     plain = clickhouse_connect.get_client(dsn=server.url, compress=compress, autogenerate_session_id=False)
-    rows = [("default", f"/{n}", "it's\n", 0, n, 0, NOON.replace(tzinfo=None), n, 2**64 - 1) for n in range(1000)]
+    rows = [("default", f"/{n}", "it's\n", "log", 0, n, 0, NOON.replace(tzinfo=None), n, 2**64 - 1) for n in range(1000)]
     plain.insert("duplicates", rows, column_names=list(DUPLICATES.columns))
     found = plain.query("SELECT * FROM duplicates ORDER BY offset")
-    assert [row[:6] for row in found.result_rows] == [row[:6] for row in rows]
+    assert [row[:7] for row in found.result_rows] == [row[:7] for row in rows]
     assert plain.query("SELECT id FROM duplicates WHERE false").result_rows == []
     plain.close()
 

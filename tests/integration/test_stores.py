@@ -8,11 +8,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from schemas.log import Barrier, Configure, LogConfig, punctuation_of
+from schemas.log import Barrier, Configure, LogConfig, Records, punctuation_of
 from schemas.meter import Meter
 from schemas.tables import PROGRESS, REJECTIONS, ROLLUPS
 from stores.clickhouse import Client, insert, query
-from stores.log import PostgresLog, open_log
+from stores.postgres_log import PostgresLog, open_log
 
 
 @pytest.fixture
@@ -20,18 +20,22 @@ def log(database: sa.Engine) -> PostgresLog:
     return open_log(database, 3)
 
 
+def columns(records: Records) -> tuple[list[int], list[bytes | None]]:
+    return records.offsets.tolist(), list(records.values)
+
+
 def test_records_come_back_in_order_from_any_offset(log: PostgresLog) -> None:
     """Offsets are dense in each partition, and a read starts where it is asked to."""
     log.append([(0, b"a"), (1, b"b"), (0, b"c")])
     log.append([(0, b"d" * 100_000)])
-    assert [(record.offset, record.value) for record in log.read(0, 2, 1 << 20)] == [(2, b"c"), (3, b"d" * 100_000)]
+    assert [*zip(*columns(log.read(0, 2, 1 << 20)), strict=True)] == [(2, b"c"), (3, b"d" * 100_000)]
     assert log.end_offsets() == {0: 4, 1: 2, 2: 1}
 
 
 def test_a_read_is_bounded_but_never_empty(log: PostgresLog) -> None:
     """However small the bound, the next record comes."""
     log.append([(0, bytes([n]) * 1000) for n in range(5)])
-    assert [record.offset for record in log.read(0, 2, 1)] == [2]
+    assert log.read(0, 2, 1).offsets.tolist() == [2]
 
 
 def test_an_append_is_all_or_nothing(log: PostgresLog) -> None:
@@ -54,7 +58,7 @@ def test_concurrent_writers_leave_no_gap_and_a_reader_never_misses_one(log: Post
 
     def follow() -> None:
         while len(seen) <= 100:
-            seen.extend(record.offset for record in log.read(0, len(seen), 1 << 20))
+            seen.extend(log.read(0, len(seen), 1 << 20).offsets.tolist())
         done.set()
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(4)] + [threading.Thread(target=follow)]
@@ -71,9 +75,10 @@ def test_punctuation_reaches_every_partition(log: PostgresLog, database: sa.Engi
     config = LogConfig(meters=(Meter(slug="calls", event_type="call", aggregation="COUNT"),))
     assert (log.configure(config), log.configure(config)) == (2, 2)
     with database.begin() as connection:
-        number = log.write_barrier(connection, "test")
+        number = log.new_barrier(connection, "test")
+    assert log.punctuate(Barrier(number)) == {0: 3, 1: 3, 2: 3}
     for partition in range(3):
-        keys = [punctuation_of(record.key) for record in log.read(partition, 0, 1 << 20)]
+        keys = [punctuation_of(key) for key in log.read(partition, 0, 1 << 20).keys]
         assert keys == [Configure(1, log.log_id), Configure(2, log.log_id), Barrier(number)]
     assert log.config(2) == config == log.newest_config()
 

@@ -10,10 +10,10 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.batch import next_batch
+from aggregation.batch import Batch, Cutter
 from aggregation.dedup import DedupIndex
 from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
-from schemas.log import Barrier, Flush, Limits, LogConfig, Record, punctuation_key
+from schemas.log import Barrier, Flush, Limits, LogConfig, Record, Records, punctuation_key
 from schemas.meter import Aggregation, Meter
 
 METERS = tuple(
@@ -63,13 +63,15 @@ def folded(records: list[Record], batch_events_max: int = 1000) -> list[FoldedBa
     """Every batch of a log, from its start."""
     config = LogConfig(limits=Limits(batch_events_max=batch_events_max), meters=METERS)
     state, index, batches = PartitionState(0, config=config, log_id="0" * 32), DedupIndex(35), []
-    while batch := next_batch(
-        records[len(records) - sum(r.offset >= state.next_offset for r in records) :], config.limits
-    ):
+    for batch in Cutter(0, 0, lambda _: config).cut(Records.of(records)):
         batches.append(fold_batch(batch, state, index, lambda _: config))
         index.add(batches[-1].hashes, batches[-1].days)
         state = batches[-1].state
     return batches
+
+
+def first_batch(records: list[Record], state: PartitionState, config: LogConfig) -> Batch:
+    return next(iter(Cutter(state.next_offset, 0, lambda _: config).cut(Records.of(records))))
 
 
 def totals(batches: list[FoldedBatch], *, by_epoch: bool = True) -> dict[Any, Any]:
@@ -167,7 +169,7 @@ def test_a_replay_makes_the_same_batches(drawn: list[Any], batch_events_max: int
     for batch in batches[:start]:
         index.add(batch.hashes, batch.days)
     replayed = fold_batch(
-        next_batch([r for r in records if r.offset >= state.next_offset], config.limits) or [],
+        first_batch([r for r in records if r.offset >= state.next_offset], state, config),
         state,
         index,
         lambda _: config,
@@ -203,7 +205,12 @@ def test_the_horizon_ends_deduplication() -> None:
     text = line({"id": "a", "subject": "x", "type": "call", "time": HOURS[0], "value": "1", "region": None})
     state, index, accepted = PartitionState(0, config=config), DedupIndex(35), []
     for offset, day in enumerate((0, 35, 36)):
-        batch = fold_batch([Record(offset, day * DAY_MS, None, text)], state, index, lambda _: config)
+        batch = fold_batch(
+            Batch(state.next_offset, Records.of([Record(offset, day * DAY_MS, None, text)])),
+            state,
+            index,
+            lambda _: config,
+        )
         index.add(batch.hashes, batch.days)
         state = batch.state
         accepted.append(len(batch.frames["events"]))

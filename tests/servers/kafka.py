@@ -74,10 +74,17 @@ class Broker:
             values = {"port": self.port, "controller_port": self._controller_port, "data": self.directory / "data"}
             properties.write_text(_PROPERTIES.format(**values) + self.settings)
             arguments = ["format", "-t", uuid.uuid4().hex[:22], "-c", str(properties)]
-            subprocess.run([*_java(libraries, "128m"), "kafka.tools.StorageTool", *arguments], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [*_java(libraries, "128m"), "kafka.tools.StorageTool", *arguments],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
         output = (self.directory / "broker.log").open("ab")
         self._process = subprocess.Popen(
-            [*_java(libraries, self.heap), "kafka.Kafka", str(properties)], stdout=output, stderr=output, start_new_session=True
+            [*_java(libraries, self.heap), "kafka.Kafka", str(properties)],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         output.close()
         deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -134,7 +141,9 @@ def _libraries() -> Path:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError as error:
-            raise RuntimeError("a broker is needed: set KAFKA_BOOTSTRAP_SERVERS, or install Java 17 and Maven") from error
+            raise RuntimeError(
+                "a broker is needed: set KAFKA_BOOTSTRAP_SERVERS, or install Java 17 and Maven"
+            ) from error
         except subprocess.CalledProcessError as error:
             raise RuntimeError(f"Maven could not fetch the broker: {error.stdout}{error.stderr}") from error
         (LIBRARIES / "complete").touch()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aggregation.decode import decode, lines_of
 from schemas.event import NotAnEventError, decode_line
-from schemas.log import Limits, Record
+from schemas.log import Limits, Record, Records
 from schemas.outcomes import Reason
 
 PATHS = ("$.deep.value", "$.name", "$.quantity")
@@ -30,7 +30,7 @@ def decoded(*lines: bytes | str | dict[str, Any]) -> tuple[list[dict[str, Any]],
         for line in lines
     ]
     record = Record(7, int(APPENDED_AT.timestamp() * 1000), None, b"\n".join(encoded))
-    result = decode(lines_of([record]), PATHS, LIMITS)
+    result = decode(lines_of(Records.of([record])), PATHS, LIMITS)
     return result.events.to_dicts(), result.rejections.to_dicts()
 
 
@@ -169,7 +169,7 @@ def line(draw: st.DrawFn) -> bytes:
 @given(st.lists(line(), min_size=1, max_size=30))
 def test_the_batch_decoder_says_what_the_exact_decoder_says(lines: list[bytes]) -> None:
     """For any lines: the same events with the same texts, the same rejections with the same reasons."""
-    result = decode(lines_of([Record(0, 0, None, b"\n".join(lines))]), PATHS, LIMITS)
+    result = decode(lines_of(Records.of([Record(0, 0, None, b"\n".join(lines))])), PATHS, LIMITS)
     events, rejections = {}, {}
     for number, raw in enumerate(lines):
         try:
@@ -184,7 +184,7 @@ def test_the_batch_decoder_says_what_the_exact_decoder_says(lines: list[bytes]) 
 
 def test_a_batch_with_no_line_has_the_columns_all_the_same() -> None:
     """Punctuation alone decodes to empty frames of the right shape."""
-    result = decode(lines_of([Record(0, 0, b"flush", None)]), PATHS, LIMITS)
+    result = decode(lines_of(Records.of([Record(0, 0, b"flush", None)])), PATHS, LIMITS)
     assert result.events.is_empty()
     assert result.events.schema["$.quantity"] == pl.String
     assert result.rejections.columns == ["reason", "detail", "raw", "offset", "line", "appended_at"]
