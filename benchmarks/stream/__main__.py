@@ -8,10 +8,10 @@ to the last result; start-up is left out. Peers' packages are installed at first
 
 import argparse
 
-from benchmarks.stream.catalogue import SYSTEMS
+from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.payload import Payload
 from benchmarks.stream.run import run
-from benchmarks.stream.tables import keep, markdown, read, show
+from benchmarks.stream.tables import keep, markdown, read, show, with_ratios
 
 EVENTS, FIRST_EVENTS = 2_000_000, 100_000
 SMOKE_EVENTS, SMOKE_FIRST_EVENTS = 20_000, 5_000
@@ -31,7 +31,7 @@ def main() -> None:
         return
     events, first = (SMOKE_EVENTS, SMOKE_FIRST_EVENTS) if options.smoke else (options.events, options.first_events)
     systems = [each for each in SYSTEMS if not options.only or each.name.startswith(tuple(options.only))]
-    result = run(Payload(events), first, systems)
+    result = with_ratios(run(Payload(events), first, systems), REFERENCE)
     show(result)
     if not options.smoke and not options.only:
         keep(result)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from benchmarks.stream import environment
 from benchmarks.stream.measure import Sampler
 from benchmarks.stream.oracle import Oracle, difference
 from benchmarks.stream.payload import Payload
-from benchmarks.stream.systems import Run, System, Task
+from benchmarks.stream.systems import Run, System, SystemFailedError, Task
 from benchmarks.stream.topics import FIRST, PARTITIONS, Written, create_topics, write
 from tests.servers.kafka import Broker
 
@@ -23,16 +24,18 @@ BROKER_SETTINGS = "group.initial.rebalance.delay.ms=3000"  # so that all members
 def run(payload: Payload, first_events: int, systems: Sequence[System]) -> dict[str, Any]:
     """Write the payload, and let each system read it; parameters and a result for each system, in order."""
     environment.python()
+    environment.flink()
     with tempfile.TemporaryDirectory(prefix="meterline-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as another user where this runs as root
         broker = Broker(folder / "broker", heap=BROKER_HEAP, settings=BROKER_SETTINGS).start()
         try:
             asyncio.run(create_topics(broker.bootstrap_servers))
+            tasks = [_prepared(system, broker, folder, payload.events, first_events) for system in systems]
             started_s = time.perf_counter()
             written = asyncio.run(write(broker.bootstrap_servers, payload, first_events))
             print(f"wrote {payload.events:,} events, {time.perf_counter() - started_s:.0f} s", flush=True)
-            results = [_measured(system, broker, written, folder) for system in systems]
+            results = [_measured(system, task, broker, written) for system, task in zip(systems, tasks, strict=True)]
         finally:
             broker.kill()
     return {
@@ -49,20 +52,30 @@ def run(payload: Payload, first_events: int, systems: Sequence[System]) -> dict[
     }
 
 
-def _measured(system: System, broker: Broker, written: Written, folder: Path) -> dict[str, Any]:
-    oracle = written.first if system.topic == FIRST else written.oracle
-    task = Task(broker.bootstrap_servers, system.topic, oracle.lines, folder / system.name.replace(" ", "-"))
-    task.directory.mkdir()
+def _prepared(system: System, broker: Broker, folder: Path, events: int, first_events: int) -> Task:
+    directory = folder / re.sub(r"\W+", "-", system.name)
+    directory.mkdir()
+    count = min(events, first_events) if system.topic == FIRST else events
+    task = Task(broker.bootstrap_servers, system.topic, count, directory)
+    system.prepare(task)
+    return task
+
+
+def _measured(system: System, task: Task, broker: Broker, written: Written) -> dict[str, Any]:
+    """The result of a system. One that fails does not take the others with it."""
+    print(f"{system.name} ...", flush=True)
     own, brokers = Sampler(lambda: list(task.pids)), Sampler(lambda: [broker.pid])
     own.start()
     brokers.start()
-    print(f"{system.name} ...", flush=True)
     try:
         done = system.run(task)
+    except SystemFailedError as error:
+        print(f"  failed: {error}", flush=True)
+        return {"system": system.name, "work": system.work, "failed": str(error)}
     finally:
         own.stop()
         brokers.stop()
-    return _result(system, done, own, brokers, oracle)
+    return _result(system, done, own, brokers, written.first if system.topic == FIRST else written.oracle)
 
 
 def _result(system: System, done: Run, own: Sampler, brokers: Sampler, oracle: Oracle) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class System:
     work: str
     topic: str
     run: Callable[[Task], Run]
+    prepare: Callable[[Task], None] = lambda _: None
+    """What it does once, with the topic still empty."""
     deduplicates: bool = False
     timed_from: str = "the assignment of the partitions"
 

@@ -9,7 +9,8 @@ from rich.table import Table
 from benchmarks.report import RESULTS, made_by
 
 FILE = RESULTS / "stream.json"
-COLUMNS = ("system", "events/s", "to meterline", "events/CPU-s", "memory", "result")
+COLUMNS = ("system", "what it does", "events/s", "to Meterline", "a CPU second", "memory", "result")
+_TEXTS = {"system", "what it does", "result"}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -19,7 +20,7 @@ def show(result: dict[str, Any]) -> None:
             print(f"  {name:32}{value:>20,}" if isinstance(value, int | float) else f"  {name:32}{value:>20}")
     table = Table()
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in {"system", "result"} else "right")
+        table.add_column(name, justify="left" if name in _TEXTS else "right")
     for row in _rows(result):
         table.add_row(*row)
     Console().print(table)
@@ -40,19 +41,33 @@ def read() -> dict[str, Any]:
 
 def markdown(result: dict[str, Any]) -> str:
     """The README's table."""
-    lines = [COLUMNS, ["---" if name in {"system", "result"} else "---:" for name in COLUMNS], *_rows(result)]
+    lines = [COLUMNS, ["---" if name in _TEXTS else "---:" for name in COLUMNS], *_rows(result)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def with_ratios(result: dict[str, Any], reference: str) -> dict[str, Any]:
+    """The result, and in it each system's rate by the rate of the one that is named, where that has one."""
+    rates = {each["system"]: each["events_per_second"] for each in result["systems"] if "failed" not in each}
+    own = rates.get(reference)
+    ratios = {name: round(rate / own, 3) for name, rate in rates.items()} if own else {}
+    systems = [{**each, f"ratio_to_{reference}": ratios.get(each["system"])} for each in result["systems"]]
+    return {**result, "reference": reference, "systems": systems}
+
+
 def _rows(result: dict[str, Any]) -> list[list[str]]:
+    return [_row(each, each[f"ratio_to_{result['reference']}"]) for each in result["systems"]]
+
+
+def _row(each: dict[str, Any], ratio: float | None) -> list[str]:
+    if "failed" in each:
+        return [each["system"], each["work"], "", "", "", "", "failed"]
+    verdict = "exact" if each["equals_oracle"] else f"wrong: {each['difference']}"
     return [
-        [
-            f"{each['system']}: {each['work']}",
-            f"{each['events_per_second']:,}",
-            "",
-            f"{each['events_per_cpu_second'] or 0:,}",
-            f"{each['peak_memory_mib']:,} MiB",
-            each["difference"] or "exact",
-        ]
-        for each in result["systems"]
+        each["system"],
+        each["work"],
+        f"{each['events_per_second']:,}",
+        "" if ratio is None else f"{ratio:.2f}",
+        f"{each['events_per_cpu_second'] or 0:,}",
+        f"{each['peak_memory_mib']:,} MiB",
+        verdict if each["deduplicates"] else f"{verdict}, copies counted",
     ]
