@@ -2,8 +2,9 @@
 
     python -m benchmarks.stream [--events 2000000] [--smoke] [--only NAME ...] [--table]
 
-Each system in turn reads a Kafka topic from its start to its end, as processes of its own. Timed is from the first fetch
-to the last result; start-up is left out. Peers' packages are installed at first use under the user's cache directory.
+Each system in turn reads a Kafka topic from its start to its end, as processes of its own. Timed is from the first
+fetch to the last result; start-up is left out. Peers' packages are installed at first use under the user's cache
+directory.
 """
 
 import argparse
@@ -24,7 +25,9 @@ def main() -> None:
     parser.add_argument("--first-events", type=int, default=FIRST_EVENTS, help="how many the slow systems read")
     parser.add_argument("--smoke", action="store_true", help="small, and nothing is kept")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="systems whose name begins so; nothing is kept")
-    parser.add_argument("--table", action="store_true", help="print the table of the last run as Markdown, and run nothing")
+    parser.add_argument(
+        "--table", action="store_true", help="print the table of the last run as Markdown, and run nothing"
+    )
     options = parser.parse_args()
     if options.table:
         print(markdown(read()))

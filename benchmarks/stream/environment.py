@@ -1,4 +1,4 @@
-"""What the peers run on, installed at first use under the user's cache directory: a virtual environment, and Flink's jars."""
+"""What the peers run on, installed at first use under the user's cache directory: Python packages, and Flink's jars."""
 
 import hashlib
 import os
@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.servers.kafka import LIBRARIES
+
 PEERS = Path(__file__).with_name("peers")
+_JARS = ("flink-table-runtime", "flink-connector-kafka")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "meterline"
 
 
@@ -17,8 +20,8 @@ def python() -> Path:
     interpreter = folder / "bin" / "python"
     if not (folder / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements]
-        subprocess.run(install, check=True)
+        pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "-r", str(requirements)], check=True)
         (folder / "complete").touch()
     return interpreter
 
@@ -34,6 +37,16 @@ def flink() -> str:
         subprocess.run(["javac", "-cp", class_path, "-d", f"{folder}/classes", str(job)], check=True)
         (folder / "complete").touch()
     return class_path
+
+
+def versions() -> dict[str, str]:
+    """The versions of the peers, of the broker, and of Java."""
+    pinned = [line.split("==") for line in (PEERS / "requirements.txt").read_text().splitlines() if "==" in line]
+    peers = {f"peers' {package}": version for package, version in pinned}
+    jars = [path.stem for path in Path(flink().split(":")[0]).with_name("libraries").glob("*.jar")]
+    flinks = {name: jar.removeprefix(f"{name}-") for name in _JARS for jar in jars if jar.startswith(f"{name}-")}
+    java = subprocess.run(["java", "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
+    return {**peers, **flinks, "kafka broker": LIBRARIES.name.removeprefix("kafka-"), "java": java}
 
 
 def _folder(name: str, *made_of: Path) -> Path:

@@ -1,6 +1,6 @@
-"""What the right answer is: plain Python over the events, one after the other, and a comparison with what a system found."""
+"""What the right answer is: plain Python over the events, one after the other. And how a system's answer differs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import orjson
 import polars as pl
@@ -60,6 +60,6 @@ def difference(found: pl.DataFrame, expected: pl.DataFrame) -> str:
     return f"{sides[0]}, not {sides[1]}"
 
 
-def _added_up(frame: pl.DataFrame, keys: list[str], measures: list[str]) -> pl.DataFrame:
+def _added_up(frame: pl.DataFrame, keys: Sequence[str], measures: Sequence[str]) -> pl.DataFrame:
     sums = [pl.col(name).cast(pl.Int64).sum() for name in measures]
     return frame.group_by(keys).agg(sums).sort(keys) if keys else frame.select(sums)

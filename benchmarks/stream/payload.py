@@ -49,7 +49,8 @@ class Payload:
             columns = (origin[part], customers[part], amounts[part], regions[part])
             moments = np.datetime_as_string(times[part], unit="ms").astype("S").tolist()
             yield [
-                _EVENT % (i % SOURCES, ids[16 * i : 16 * i + 16], moment, customer, amount, names[region], i % 300, i % 1000)
+                _EVENT
+                % (i % SOURCES, ids[16 * i : 16 * i + 16], moment, customer, amount, names[region], i % 300, i % 1000)
                 for i, customer, amount, region, moment in zip(*(c.tolist() for c in columns), moments, strict=True)
             ]
 

@@ -29,11 +29,6 @@ class Task:
     pids: list[int] = field(default_factory=list)
     """The system's processes, for whoever measures them; their descendants are theirs."""
 
-    @property
-    def arguments(self) -> list[str]:
-        """The first three arguments of a peer's program."""
-        return [self.broker, self.topic, str(self.events)]
-
 
 @dataclass(frozen=True)
 class Run:
@@ -53,17 +48,17 @@ class System:
     work: str
     topic: str
     run: Callable[[Task], Run]
+    timed_from: str
     prepare: Callable[[Task], None] = lambda _: None
     """What it does once, with the topic still empty."""
     deduplicates: bool = False
-    timed_from: str = "the assignment of the partitions"
 
 
 def run_programs(task: Task, commands: Sequence[Sequence[str | Path]]) -> Run:
     """Run programs that end by themselves, and put together what they say.
 
-    A program's last argument is the CSV file for what it found, added here. Its last line on standard output is JSON with
-    `events`, `started_at` and `ended_at`. Raises SystemFailedError when one fails.
+    A program's last argument is the CSV file for what it found, added here. Its last line on standard output is JSON
+    with `events`, `started_at` and `ended_at`. Raises SystemFailedError when one fails.
     """
     results = [task.directory / f"result-{number}.csv" for number in range(len(commands))]
     with processes(task, [[*command, result] for command, result in zip(commands, results, strict=True)]) as running:

@@ -1,13 +1,16 @@
 """The result as tables: on the terminal, as JSON in benchmarks/results/, and as Markdown for the README."""
 
 import json
+import sys
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import RESULTS, made_by
+from benchmarks.stream.environment import versions
 
+WIDTH_MIN = 120  # of what is written to a file or a pipe
 FILE = RESULTS / "stream.json"
 COLUMNS = ("system", "what it does", "events/s", "to Meterline", "a CPU second", "memory", "result")
 _TEXTS = {"system", "what it does", "result"}
@@ -20,16 +23,17 @@ def show(result: dict[str, Any]) -> None:
             print(f"  {name:32}{value:>20,}" if isinstance(value, int | float) else f"  {name:32}{value:>20}")
     table = Table()
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in _TEXTS else "right")
+        if name != "what it does":
+            table.add_column(name, justify="left" if name in _TEXTS else "right")
     for row in _rows(result):
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(row[0], *row[2:])
+    Console(width=None if sys.stdout.isatty() else WIDTH_MIN).print(table)
 
 
 def keep(result: dict[str, Any]) -> None:
     """Write the result, with each system's rate as a ratio to Meterline's, as results/stream.json."""
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({"benchmark": "stream", **result, "made_by": made_by()}, indent=2)
+    text = json.dumps({"benchmark": "stream", **result, "made_by": made_by() | versions()}, indent=2)
     FILE.write_text(text + "\n")
 
 

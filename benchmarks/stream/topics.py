@@ -25,11 +25,17 @@ _SUBJECT = b'"subject":"'
 
 async def create_topics(broker: str) -> None:
     """Make the topics, with the broker's time for their records."""
-    settings = {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1", "max.message.bytes": str(REQUEST_BYTES_MAX)}
+    settings = {
+        "message.timestamp.type": "LogAppendTime",
+        "retention.ms": "-1",
+        "max.message.bytes": str(REQUEST_BYTES_MAX),
+    }
     admin = AIOKafkaAdminClient(bootstrap_servers=broker)
     await admin.start()
     try:
-        await admin.create_topics([NewTopic(name, PARTITIONS, 1, topic_configs=settings) for name in (SINGLE, PACKED, FIRST)])
+        await admin.create_topics(
+            [NewTopic(name, PARTITIONS, 1, topic_configs=settings) for name in (SINGLE, PACKED, FIRST)]
+        )
     finally:
         await admin.close()
 

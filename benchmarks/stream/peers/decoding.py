@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 LINES = 65_536
-_SCHEMA = {
+_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     **dict.fromkeys(("source", "id", "type", "subject", "time"), pl.String),
     "data": pl.Struct({"bytes": pl.Int64, "region": pl.String}),
 }
@@ -35,7 +35,7 @@ class Decoder:
         if self._waiting:
             frame = pl.read_ndjson(b"\n".join(self._waiting), schema=_SCHEMA)
             self.count += len(frame)
-            self.sum += frame["data"].struct.field("bytes").sum()
+            self.sum += int(frame["data"].struct.field("bytes").sum())
             self._waiting, self._lines = [], 0
 
 

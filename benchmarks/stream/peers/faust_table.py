@@ -2,14 +2,14 @@
 
     python faust_table.py BROKER TOPIC EVENTS RESULT
 
-The rest is as it comes: one message after the other, the table's changelog in a topic, acks and commits by Faust. The
-program ends when nothing has come for a while.
+The values are raw, and decoded with orjson: with Faust's own JSON it takes 8 % longer. The rest is as it comes: one
+message after the other, the table's changelog in a topic, acks and commits by Faust. The program ends when nothing has
+come for a while.
 """
 
 import csv
 import json
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -18,25 +18,21 @@ from typing import Any
 import faust
 import orjson
 
-IDLE_S = 8.0
+IDLE_S = 5.0
 
 
-def _free_port() -> int:
-    """Nothing listens there, but by it Faust tells the workers of a host apart."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def main(broker: str, name: str, result: Path, codec: str) -> None:
+def main(broker: str, name: str, result: Path) -> None:
     """Read the topic, then write what was found."""
     app = faust.App(
-        result.parent.name, broker=f"kafka://{broker}", store="memory://", topic_replication_factor=1, web_enabled=False, web_port=_free_port(),
-        consumer_auto_offset_reset="earliest", datadir=str(result.with_suffix(".state")),
-    )  # fmt: skip
-    stock = {"value_type": bytes, "value_serializer": "raw"} if codec == "raw" else {"value_serializer": "json"}
-    topic = app.topic(name, key_type=bytes, key_serializer="raw", **stock)
+        result.parent.name,
+        broker=f"kafka://{broker}",
+        store="memory://",
+        topic_replication_factor=1,
+        consumer_auto_offset_reset="earliest",
+        datadir=str(result.with_suffix(".state")),
+        web_enabled=False,
+    )
+    topic = app.topic(name, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
     sums = app.Table("sums", default=int, partitions=4)
     times = [0, 0.0, 0.0]
 
@@ -47,7 +43,7 @@ def main(broker: str, name: str, result: Path, codec: str) -> None:
                 continue  # Meterline's punctuation
             if not times[0]:
                 times[1] = time.time()
-            event = orjson.loads(value) if codec == "raw" else value
+            event = orjson.loads(value)
             sums[f"{event['subject']},{event['time'][:13]}"] += event["data"]["bytes"]
             times[0] += 1
             times[2] = time.time()
@@ -59,7 +55,11 @@ def main(broker: str, name: str, result: Path, codec: str) -> None:
                 rows = csv.writer(file)
                 rows.writerow(("subject", "hour", "sum"))
                 rows.writerows((*key.split(","), amount) for key, amount in sums.items())
-            print(json.dumps({"events": times[0], "started_at": times[1], "ended_at": times[2]}), file=sys.__stdout__, flush=True)
+            print(
+                json.dumps({"events": times[0], "started_at": times[1], "ended_at": times[2]}),
+                file=sys.__stdout__,
+                flush=True,
+            )
             os._exit(0)  # all is said; an orderly stop of a worker takes longer than the rest
 
     app.finalize()
@@ -67,4 +67,4 @@ def main(broker: str, name: str, result: Path, codec: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[4]), os.environ.get("CODEC", "raw"))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[4]))

@@ -12,11 +12,12 @@ _OPENED = ("java.lang", "java.util", "java.time")  # as Flink's own start script
 
 def run_flink(*, deduplicate: bool) -> Callable[[Task], Run]:
     """Runs the job with or without its deduplication."""
+    options = [f"-Xmx{HEAP}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+    options += [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
+    mode = "deduplicate" if deduplicate else "all"
 
     def run(task: Task) -> Run:
-        opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
-        java = ["java", f"-Xmx{HEAP}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", *opened, "-cp", environment.flink()]
-        mode = "deduplicate" if deduplicate else "all"
-        return run_programs(task, [[*java, "HourlyUsage", *task.arguments, str(PARALLELISM), mode]])
+        program = ["java", *options, "-cp", environment.flink(), "HourlyUsage"]
+        return run_programs(task, [[*program, task.broker, task.topic, str(task.events), str(PARALLELISM), mode]])
 
     return run

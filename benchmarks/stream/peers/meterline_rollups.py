@@ -1,6 +1,6 @@
 """The rollups that a stopped worker has left in a directory, as CSV.
 
-    python meterline_rollups.py DIRECTORY RESULT
+python meterline_rollups.py DIRECTORY RESULT
 """
 
 import sys

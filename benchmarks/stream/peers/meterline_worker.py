@@ -25,7 +25,9 @@ from stores.postgres import embedded_server, engine_for
 from stores.servers import servers_of
 
 ROOT = Path(__file__).parents[3]
-METERS = "meters: [{slug: bytes, eventType: request, aggregation: SUM, valueProperty: $.bytes, groupBy: {region: $.region}}]"
+METERS = (
+    "meters: [{slug: bytes, eventType: request, aggregation: SUM, valueProperty: $.bytes, groupBy: {region: $.region}}]"
+)
 READY_POLL_S, POLL_S = 0.02, 0.1
 _LINES = re.compile(r"^meterline_lines_total\{.*\} (\S+)$", re.MULTILINE)
 

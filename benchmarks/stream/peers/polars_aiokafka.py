@@ -1,6 +1,6 @@
 """The ceiling for aiokafka: fetch every record and decode it with polars, 65,536 lines at a time. Nothing else.
 
-    python polars_aiokafka.py BROKER TOPIC EVENTS RESULT
+python polars_aiokafka.py BROKER TOPIC EVENTS RESULT
 """
 
 import asyncio

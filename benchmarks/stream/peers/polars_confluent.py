@@ -1,6 +1,6 @@
 """The ceiling for confluent-kafka: fetch every record and decode it with polars, 65,536 lines at a time. Nothing else.
 
-    python polars_confluent.py BROKER TOPIC EVENTS RESULT
+python polars_confluent.py BROKER TOPIC EVENTS RESULT
 """
 
 import sys
@@ -15,8 +15,13 @@ MESSAGES_MAX = 10_000  # asked for at once
 
 def _decode(broker: str, topic: str, result: Path) -> None:
     settings = {"bootstrap.servers": broker, "group.id": "ceiling", "enable.auto.commit": False}
-    consumer = Consumer({**settings, "fetch.queue.backoff.ms": 5})  # the second that it rests by default when it is ahead is no ceiling
-    partitions = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in consumer.list_topics(topic).topics[topic].partitions]
+    consumer = Consumer(
+        {**settings, "fetch.queue.backoff.ms": 5}
+    )  # the second that it rests by default when it is ahead is no ceiling
+    partitions = [
+        TopicPartition(topic, number, OFFSET_BEGINNING)
+        for number in consumer.list_topics(topic).topics[topic].partitions
+    ]
     ends = {each.partition: consumer.get_watermark_offsets(each)[1] for each in partitions}
     decoder = Decoder()
     started_at = time.time()

@@ -15,21 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from quixstreams import Application, message_context
-from quixstreams.models import JSONDeserializer
 from quixstreams.models.serializers.exceptions import IgnoreMessage
 
-IDLE_S = 8.0
+IDLE_S = 5.0
 GRACE = timedelta(days=21)
-
-
-class EventDeserializer(JSONDeserializer):
-    """JSON, but for Meterline's punctuation, which has no value."""
-
-    def __call__(self, value: Any, ctx: Any) -> Any:
-        """The event."""
-        if value is None:
-            raise IgnoreMessage
-        return super().__call__(value, ctx)
 
 
 class Tally:
@@ -38,7 +27,7 @@ class Tally:
     def __init__(self) -> None:
         self.events = 0
         self.started_at = self.ended_at = 0.0
-        self.sums: dict[tuple[int, str, int], int] = {}
+        self.sums: dict[tuple[int, bytes, int], int] = {}
 
     def first(self, event: dict[str, Any]) -> int:
         """The event's value. Notes when the first came."""
@@ -47,25 +36,30 @@ class Tally:
         amount: int = event["data"]["bytes"]
         return amount
 
-    def update(self, window: dict[str, Any], key: str, _timestamp: int, _headers: Any) -> None:
+    def update(self, window: dict[str, Any], key: bytes, _timestamp: int, _headers: Any) -> None:
         """Note a window's newest sum."""
         self.sums[message_context().partition, key, window["start"]] = window["value"]
         self.events += 1
         self.ended_at = time.time()
 
 
-def event_time_ms(event: dict[str, Any], _headers: Any, _timestamp: float, _kind: Any) -> int:
+def event_time_ms(event: dict[str, Any] | None, _headers: Any, _timestamp: float, _kind: Any) -> int:
     """When it happened."""
+    if event is None:
+        raise IgnoreMessage  # Meterline's punctuation has no value
     return int(datetime.fromisoformat(event["time"]).timestamp() * 1000)
 
 
 def main(broker: str, name: str, result: Path) -> None:
     """Read the topic, then write what was found."""
     app = Application(
-        broker_address=broker, consumer_group=result.parent.name, auto_offset_reset="earliest", state_dir=result.with_suffix(".state"),
+        broker_address=broker,
+        consumer_group=result.parent.name,
+        auto_offset_reset="earliest",
+        state_dir=result.with_suffix(".state"),
         loglevel="WARNING",
-    )  # fmt: skip
-    topic = app.topic(name, value_deserializer=EventDeserializer(), key_deserializer="str", timestamp_extractor=event_time_ms)
+    )
+    topic = app.topic(name, timestamp_extractor=event_time_ms)
     tally = Tally()
     amounts = app.dataframe(topic).apply(tally.first)
     sums = amounts.tumbling_window(timedelta(hours=1), grace_ms=GRACE).sum().current()
@@ -75,7 +69,9 @@ def main(broker: str, name: str, result: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(("partition", "subject", "hour", "sum"))
         for (partition, subject, start_ms), amount in tally.sums.items():
-            rows.writerow((partition, subject, f"{datetime.fromtimestamp(start_ms / 1000, UTC):%Y-%m-%dT%H}", amount))
+            rows.writerow(
+                (partition, subject.decode(), f"{datetime.fromtimestamp(start_ms / 1000, UTC):%Y-%m-%dT%H}", amount)
+            )
     print(json.dumps({"events": tally.events, "started_at": tally.started_at, "ended_at": tally.ended_at}), flush=True)
 
 
