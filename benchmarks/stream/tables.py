@@ -59,19 +59,21 @@ def with_ratios(result: dict[str, Any], reference: str) -> dict[str, Any]:
 
 
 def _rows(result: dict[str, Any]) -> list[list[str]]:
-    return [_row(each, each[f"ratio_to_{result['reference']}"]) for each in result["systems"]]
+    ratio = f"ratio_to_{result['reference']}"
+    return [_row(each, each[ratio], result["events"]) for each in result["systems"]]
 
 
-def _row(each: dict[str, Any], ratio: float | None) -> list[str]:
+def _row(each: dict[str, Any], ratio: float | None, events: int) -> list[str]:
     if "failed" in each:
         return [each["system"], each["work"], "", "", "", "", "failed"]
     verdict = "exact" if each["equals_oracle"] else f"wrong: {each['difference']}"
+    part = f"; the first {each['events']:,} events" if each["events"] < events else ""
     return [
         each["system"],
-        each["work"],
+        each["work"] + part,
         f"{each['events_per_second']:,}",
         "" if ratio is None else f"{ratio:.2f}",
         f"{each['events_per_cpu_second'] or 0:,}",
         f"{each['peak_memory_mib']:,} MiB",
-        verdict if each["deduplicates"] else f"{verdict}, copies counted",
+        verdict if each["deduplicates"] else f"{verdict}, no deduplication",
     ]
