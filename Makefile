@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench bench-stream lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make the virtual environment and install what constraints.txt pins
 
@@ -32,6 +32,9 @@ check: setup ## style, types, import contracts
 bench: setup ## run the benchmarks and write their results
 	@$(BIN)/python -m benchmarks.import_flights
 	@$(BIN)/python -m benchmarks.rating
+
+bench-stream: setup ## Meterline, Flink, Quix Streams and Faust on one Kafka topic, side by side; Java 17 and Maven needed
+	@$(BIN)/python -m benchmarks.stream
 
 lock: setup ## pin what is installed now as constraints.txt
 	@$(BIN)/python -m pip freeze --exclude-editable > constraints.txt

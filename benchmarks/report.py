@@ -14,17 +14,21 @@ PACKAGES = ("polars", "chdb-core", "clickhouse-connect", "psycopg", "pixeltable-
 
 def report(benchmark: str, result: dict[str, Any]) -> None:
     """Print a benchmark's result and keep it as results/<benchmark>.json."""
-    made_by = {
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}",
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-    }
     print(benchmark)
     for name, value in result.items():
         print(f"  {name:32}{value:>20,}" if isinstance(value, int | float) else f"  {name:32}{value}")
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({"benchmark": benchmark, **result, "made_by": made_by}, indent=2)
+    text = json.dumps({"benchmark": benchmark, **result, "made_by": made_by()}, indent=2)
     (RESULTS / f"{benchmark}.json").write_text(text + "\n")
+
+
+def made_by() -> dict[str, str]:
+    """The machine, and the versions of what matters most."""
+    return {
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}",
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
 
 
 def peak_memory_mib() -> int:

@@ -1,6 +1,14 @@
 """The benchmarks at smoke size: they run, count right, and give the same digest every time."""
 
+import polars as pl
+
 from benchmarks import import_flights, rating
+from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
+from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
+from benchmarks.stream.oracle import Oracle, difference
+from benchmarks.stream.payload import Payload
+from benchmarks.stream.run import run
+from benchmarks.stream.tables import markdown, with_ratios
 
 
 def test_the_import_benchmark_counts_every_flight() -> None:
@@ -15,3 +23,35 @@ def test_the_rating_benchmark_agrees_with_its_oracle() -> None:
     first, second = rating.run(5000), rating.run(5000)
     assert first["lines"] >= 5000
     assert first["digest"] == second["digest"]
+
+
+def test_the_stream_benchmark_finds_what_its_oracle_finds_with_every_system() -> None:
+    """Each of them reads all of its topic, and has the oracle's counts and sums; the table says so."""
+    result = with_ratios(run(Payload(SMOKE_EVENTS), SMOKE_FIRST_EVENTS, SYSTEMS), REFERENCE)
+    wrong = {each["system"]: each.get("failed", each.get("difference")) for each in result["systems"]}
+    assert not any(wrong.values()), wrong
+    assert markdown(result).count(" exact") == len(SYSTEMS)
+
+
+def test_the_payload_of_the_stream_benchmark_is_the_same_for_the_same_seed() -> None:
+    """Two payloads are equal byte for byte; about one event in a hundred is a copy, and as many are late."""
+    first, again, other = ([*Payload(20_000, seed=seed).chunks()] for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    oracle = Oracle()
+    for lines in first:
+        oracle.observe(lines)
+    assert 150 < oracle.lines - oracle.distinct < 250
+    on_the_day = oracle.groups(deduplicated=False).filter(pl.col("hour").str.starts_with("2026-10-28"))["count"].sum()
+    assert 150 < oracle.lines - on_the_day < 250
+
+
+def test_the_oracle_of_the_stream_benchmark_tells_a_wrong_answer() -> None:
+    """Rows of a key add up, missing keys are added over, and one unit too many is told."""
+    oracle = Oracle()
+    oracle.observe(next(Payload(1000).chunks()))
+    right = oracle.groups(deduplicated=True)
+    halves = pl.concat([right.head(500), right.tail(len(right) - 500)]).drop("region")
+    assert not difference(halves, right)
+    assert "not" in difference(right.with_columns(pl.col("sum") + 1), right)
+    assert "not" in difference(oracle.groups(deduplicated=False).with_columns(pl.col("count") + 1), right)

@@ -48,6 +48,8 @@ class Broker:
     directory: Path
     port: int = 0
     heap: str = "512m"
+    settings: str = ""
+    """Lines of server.properties that win over ours."""
     _controller_port: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -70,7 +72,7 @@ class Broker:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.port, self._controller_port = self.port or free_port(), free_port()
             values = {"port": self.port, "controller_port": self._controller_port, "data": self.directory / "data"}
-            properties.write_text(_PROPERTIES.format(**values))
+            properties.write_text(_PROPERTIES.format(**values) + self.settings)
             arguments = ["format", "-t", uuid.uuid4().hex[:22], "-c", str(properties)]
             subprocess.run(
                 [*_java(libraries, "128m"), "kafka.tools.StorageTool", *arguments],
