@@ -59,6 +59,7 @@ class KafkaLog(Log):
         """Give up the connections."""
         if self._producer is not None:
             self._run(_stop(self._producer))
+        self._run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -224,3 +225,12 @@ async def _stop(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     except (KafkaError, TimeoutError, OSError):
         logger.warning("a producer did not stop in time; what it held was not acknowledged", exc_info=True)
+        await producer._sender.close()  # noqa: SLF001  what stop() would have gone on with, behind its flush
+        await producer.client.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
