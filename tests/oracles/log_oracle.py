@@ -1,108 +1,130 @@
-"""What a topic's records add up to: read from offset 0, and counted event by event with plain Python."""
+"""What a log adds up to: cut into batches and counted line by line with plain Python, slowly and plainly."""
 
-import asyncio
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
-from decimal import Decimal
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
+from schemas.log import LogConfig, Record
 from schemas.meter import Meter
 
 Key = tuple[str, str, tuple[tuple[str, str], ...], int, int]  # meter, subject, dimensions, window start, epoch
-HORIZON_DAYS = 35
+Place = tuple[Hashable, int, int]  # partition, offset, line
+DAY_MS = 86_400_000
+BLANK_BYTES_MAX = 64
 
 
 @dataclass
 class Recount:
-    """Count and sum of each rollup, and how many lines became what."""
+    """What partitions add up to: count and sum of each rollup, what stands where in the log, and the batches."""
 
     rollups: dict[Key, tuple[int, Decimal]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=lambda: {"events": 0, "duplicates": 0, "rejections": 0})
-
-    def add(self, key: Key, value: Decimal) -> None:
-        """Count one event of a meter."""
-        count, total = self.rollups.get(key, (0, Decimal(0)))
-        self.rollups[key] = (count + 1, total + value)
-
-
-def recount(bootstrap_servers: str, topic: str, partitions: int, meters: Sequence[Meter]) -> Recount:
-    """Count a topic of so many partitions, all meters being in force from its first event on."""
-    result = Recount()
-    for records in asyncio.run(_records(bootstrap_servers, topic, partitions)):
-        _count(records, meters, result)
-    return result
-
-
-async def _records(bootstrap_servers: str, topic: str, count: int) -> list[list[Any]]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap_servers, isolation_level="read_committed", enable_auto_commit=False
+    places: dict[str, set[Place]] = field(
+        default_factory=lambda: {"events": set(), "duplicates": set(), "rejections": set()}
     )
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(topic, number) for number in range(count)]
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        found: dict[TopicPartition, list[Any]] = {partition: [] for partition in partitions}
-        for partition in partitions:
-            consumer.seek(partition, 0)
-        while any([await consumer.position(partition) < ends[partition] for partition in partitions]):
-            for partition, records in (await consumer.getmany(timeout_ms=500)).items():
-                found[partition] += records
-        return list(found.values())
-    finally:
-        await consumer.stop()
+    batches: dict[Hashable, list[tuple[int, int, int, int]]] = field(default_factory=lambda: defaultdict(list))
+    """For each partition the batches that have ended: first and next offset, epoch and version in force after it."""
+
+    def add(self, partition: Hashable, records: Iterable[Record], versions: Callable[[int], LogConfig]) -> None:
+        """Count a partition's records from its first one on."""
+        counting = _Partition(partition, versions, self)
+        for record in records:
+            counting.record(record)
+
+    def counts(self) -> dict[str, int]:
+        """How many lines became what."""
+        return {table: len(places) for table, places in self.places.items()}
 
 
-def _count(records: Sequence[Any], meters: Sequence[Meter], result: Recount) -> None:
+@dataclass
+class _Partition:
     """One partition, in the order of the log."""
-    epoch = 0
-    first_day: dict[tuple[str, str, str], int] = {}
-    for record in records:
+
+    name: Hashable
+    versions: Callable[[int], LogConfig]
+    result: Recount
+    config: LogConfig = field(default_factory=LogConfig)
+    version: int = 0
+    epoch: int = 0
+    newest_ms: int = 0
+    start: int = 0
+    lines: int = 0
+    size: int = 0
+    accepted_day: dict[tuple[str, str, str], int] = field(default_factory=dict)
+
+    def record(self, record: Record) -> None:
+        self.newest_ms = max(self.newest_ms, record.appended_at_ms)  # a clock that was set back says nothing
+        limits = self.config.limits
         if record.value is None:
-            key = (record.key or b"").decode()
-            if key.startswith("barrier:"):
-                epoch = max(epoch, int(key.split(":")[1]))
-            continue
-        for line in record.value.split(b"\n"):
-            if not line.strip():
-                continue
-            event = _event(line)
-            if event is None:
-                result.counts["rejections"] += 1
-                continue
-            identity = (event.get("tenant", "default"), event["source"], event["id"])
-            day = record.timestamp // 86_400_000
-            if identity in first_day and day - first_day[identity] <= HORIZON_DAYS:
-                result.counts["duplicates"] += 1
-                continue
-            first_day[identity] = day
-            result.counts["events"] += 1
-            for meter in meters:
-                _meter(event, meter, epoch, result)
+            self.punctuation((record.key or b"").decode())
+        else:
+            lines = record.value.split(b"\n")
+            self.lines += len(lines)
+            self.size += len(record.value)
+            for number, line in enumerate(lines):
+                if line.strip(b" \t\r") or len(line) > BLANK_BYTES_MAX:
+                    self.result.places[self.line(line)].add((self.name, record.offset, number))
+        full = self.lines >= limits.batch_events_max or self.size >= limits.batch_bytes_max
+        if record.value is None or full:
+            batch = (self.start, record.offset + 1, self.epoch, self.version)
+            self.result.batches[self.name].append(batch)
+            self.start, self.lines, self.size = record.offset + 1, 0, 0
 
+    def punctuation(self, key: str) -> None:
+        kind, _, number = key.partition(":")
+        if kind == "barrier":
+            self.epoch = max(self.epoch, int(number))
+        elif kind == "config":
+            self.version = max(self.version, int(number.split(":")[0]))
+            self.config = self.versions(self.version)
 
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-        fields = [event[name] for name in ("specversion", "id", "source", "type", "subject")]
-        year = datetime.fromisoformat(event["time"]).year
-    except (ValueError, KeyError, TypeError):
-        return None
-    return event if all(isinstance(each, str) and each for each in fields) and 2000 <= year < 2100 else None
+    def line(self, line: bytes) -> str:
+        """Count one line; the table in which it ends."""
+        event = self.event(line)
+        if event is None:
+            return "rejections"
+        identity = (event.get("tenant", "default"), event["source"], event["id"])
+        day = self.newest_ms // DAY_MS
+        if identity in self.accepted_day and day - self.accepted_day[identity] <= self.config.limits.dedup_horizon_days:
+            return "duplicates"
+        self.accepted_day[identity] = day
+        for meter in self.config.meters:
+            if meter.event_type == event["type"]:
+                self.meter(event, meter)
+        return "events"
 
+    def event(self, line: bytes) -> dict[str, Any] | None:
+        limits = self.config.limits
+        try:
+            event = json.loads(line, parse_float=Decimal)
+            fields = [event[name] for name in ("specversion", "id", "source", "type", "subject")]
+            at = datetime.fromtimestamp(self.newest_ms / 1000, UTC)
+            event["time"] = datetime.fromisoformat(event["time"]) if "time" in event else at
+        except (ValueError, KeyError, TypeError):
+            return None
+        wrong = (
+            len(line) > limits.event_bytes_max
+            or event["specversion"] != "1.0"
+            or not all(isinstance(each, str) and 0 < len(each) <= limits.field_bytes_max for each in fields)
+            or not limits.event_at_min <= event["time"] < limits.event_at_max
+        )
+        return None if wrong else event
 
-def _meter(event: dict[str, Any], meter: Meter, epoch: int, result: Recount) -> None:
-    if event["type"] != meter.event_type:
-        return
-    value = Decimal(0)
-    if meter.value_property:
-        value = Decimal(str(event["data"][meter.value_property.removeprefix("$.")]))
-    start = int(datetime.fromisoformat(event["time"]).timestamp()) // 3600 * 3600
-    dimensions = tuple(
-        (name, event["data"].get(path.removeprefix("$."), "")) for name, path in sorted(meter.group_by.items())
-    )
-    result.add((meter.slug, event["subject"], dimensions, start, epoch), value)
+    def meter(self, event: dict[str, Any], meter: Meter) -> None:
+        data = event.get("data") or {}
+        value = Decimal(0)
+        if meter.value_property:
+            try:
+                value = Decimal(str(data[meter.value_property.removeprefix("$.")]))
+            except (KeyError, InvalidOperation):
+                return  # the event keeps a validation error
+        start = int(event["time"].timestamp()) // 3600 * 3600
+        dimensions = tuple(
+            (name, data.get(path.removeprefix("$."), "")) for name, path in sorted(meter.group_by.items())
+        )
+        key = (meter.slug, event["subject"], dimensions, start, self.epoch)
+        count, total = self.result.rollups.get(key, (0, Decimal(0)))
+        self.result.rollups[key] = (count + 1, total + value)
