@@ -6,10 +6,12 @@ It costs 18 bytes a key: 128 bits of hash and the day.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 Hashes = npt.NDArray[np.uint64]  # shape (n, 2): high word, low word
 Days = npt.NDArray[np.uint16]  # shape (n,): days since 1970
@@ -58,7 +60,7 @@ class _Run:
 
 
 class DedupIndex:
-    """The keys of one partition. `seen` asks, `add` remembers; runs are merged so that there are few of them."""
+    """The keys of one partition. `fresh` asks, `add` remembers; runs are merged so that there are few of them."""
 
     def __init__(self, horizon_days: int) -> None:
         self._horizon_days = horizon_days
@@ -72,7 +74,23 @@ class DedupIndex:
         """Bytes that the keys take in memory."""
         return sum(column.nbytes for run in self._runs for column in run.columns())
 
-    def seen(self, hashes: Hashes, days: Days) -> Mask:
+    def fresh(self, hashes: Hashes, days: Days) -> Mask:
+        """For each event of a batch, in the order of the log, whether it is accepted, and no duplicate.
+
+        `days` never descend. A batch lies within a day as a rule; around midnight, or when no worker ran for days,
+        each of its days is asked with what was accepted on the days before it.
+        """
+        midnights = (np.flatnonzero(np.diff(days)) + 1).tolist()
+        if not midnights:
+            return _first(hashes) & ~self._seen(hashes, days)
+        before, fresh = DedupIndex(self._horizon_days), np.zeros(len(days), dtype=np.bool_)
+        for start, end in pairwise([0, *midnights, len(days)]):
+            keys, day = hashes[start:end], days[start:end]
+            fresh[start:end] = first = _first(keys) & ~self._seen(keys, day) & ~before._seen(keys, day)
+            before.add(keys[first], day[first])
+        return fresh
+
+    def _seen(self, hashes: Hashes, days: Days) -> Mask:
         """For each hash, appended on its day: whether an event with it was accepted within the horizon before."""
         oldest = days.astype(np.int64) - self._horizon_days
         found = np.zeros(len(hashes), dtype=np.bool_)
@@ -89,3 +107,9 @@ class DedupIndex:
         while len(self._runs) > 1 and len(self._runs[-2].high) < _MERGE_BELOW * len(self._runs[-1].high):
             newer, older = self._runs.pop(), self._runs.pop()
             self._runs.append(older.merged(newer, oldest_day))
+
+
+def _first(hashes: Hashes) -> Mask:
+    keys = pl.DataFrame({"high": hashes[:, 0], "low": hashes[:, 1]})
+    first: Mask = keys.select(pl.struct("high", "low").is_first_distinct()).to_series().to_numpy()
+    return first

@@ -70,8 +70,7 @@ def fold_batch(
     hashes = event_hashes(event_keys(decoded.events))
     days = decoded.events["appended_at"].dt.epoch("d").cast(pl.UInt16).to_numpy()
     events = decoded.events.with_columns(hash_high=pl.Series(hashes[:, 0]), hash_low=pl.Series(hashes[:, 1]))
-    first = events.select(pl.struct("hash_high", "hash_low").is_first_distinct()).to_series().to_numpy()
-    fresh = first & ~index.seen(hashes, days)
+    fresh = index.fresh(hashes, days)
     accepted, duplicates = events.filter(fresh), events.filter(~fresh)
     done("dedup")
     # 3. fold

@@ -8,20 +8,36 @@ from aggregation.dedup import DedupIndex
 
 word = st.integers(min_value=0, max_value=2) | st.integers(min_value=2**64 - 2, max_value=2**64 - 1)
 key = st.tuples(word, word)
+keyed = st.tuples(key, st.integers(min_value=0, max_value=2))  # and days since the event before it
+batches = st.lists(st.lists(keyed, max_size=8), max_size=12)
 
 
-@given(st.lists(st.lists(key, max_size=8, unique=True), max_size=12), st.integers(min_value=0, max_value=4))
-def test_the_index_is_a_dictionary_of_last_accepted_days(batches: list[list[tuple[int, int]]], horizon: int) -> None:
-    """For any batches, one a day, equal high words included: seen says what a dictionary says."""
-    index, last_day = DedupIndex(horizon), {}
-    for day, keys in enumerate(batches):
+@given(batches, st.integers(min_value=0, max_value=4))
+def test_the_index_is_a_dictionary_of_last_accepted_days(
+    drawn: list[list[tuple[tuple[int, int], int]]], horizon: int
+) -> None:
+    """For any batches, be they of one day or of many, equal high words included: fresh is what a dictionary says."""
+    index, accepted_day, today = DedupIndex(horizon), {}, 0
+    for batch in drawn:
+        keys, expected, days = [each for each, _ in batch], [], []
+        for each, later in batch:
+            today += later
+            days.append(today)
+            expected.append(each not in accepted_day or today - accepted_day[each] > horizon)
+            accepted_day |= {each: today} if expected[-1] else {}
         hashes = np.array(keys, dtype=np.uint64).reshape(-1, 2)
-        days = np.full(len(keys), day, dtype=np.uint16)
-        expected = [key in last_day and last_day[key] >= day - horizon for key in keys]
-        seen = index.seen(hashes, days)
-        assert seen.tolist() == expected
-        index.add(hashes[~seen], days[~seen])
-        last_day |= {key: day for key, known in zip(keys, expected, strict=True) if not known}
+        fresh = index.fresh(hashes, np.array(days, dtype=np.uint16))
+        assert fresh.tolist() == expected
+        index.add(hashes[fresh], np.array(days, dtype=np.uint16)[fresh])
+
+
+def test_a_copy_in_the_same_batch_is_an_event_again_behind_the_horizon() -> None:
+    """A batch that nobody ended for days, since no worker ran."""
+    #    day    0        1          2            2
+    #         first  duplicate  counted again  duplicate
+    hashes = np.ones((4, 2), dtype=np.uint64)
+    days = np.array([0, 1, 2, 2], dtype=np.uint16)
+    assert DedupIndex(1).fresh(hashes, days).tolist() == [True, False, True, False]
 
 
 def test_a_key_costs_eighteen_bytes() -> None:
