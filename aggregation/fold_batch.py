@@ -6,6 +6,8 @@ Owns that the result is a function of the partition's log up to the batch's end:
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from aggregation.batch import Batch, ConfigVersions, version_after
@@ -28,6 +30,8 @@ class PartitionState:
     version: int = 0
     config: LogConfig = field(default_factory=LogConfig)
     log_id: str = ""
+    appended_at_ms: int = 0
+    """The newest time of its records. The time of the ones to come is no older, even if their clock was set back."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def fold_batch(
 
     1. decode: every line is an event or a rejection;
     2. dedup: the first event of an identity is accepted. Before the fold, so that a copy with other properties
-       cannot count twice, and after the decoding, since a line that is no event has no identity;
+       cannot count twice, and after the decoding, since a line that is no event has no identity. From here on time
+       never goes back: an index that was loaded has forgotten what is older than the newest event's horizon;
     3. fold: accepted events to rollup deltas and validation errors;
     4. punctuation, at the batch's end, decides the epoch and the configuration of the *next* batch.
     """
@@ -67,9 +72,11 @@ def fold_batch(
     decoded = decode(lines, all_paths(state.config.meters), state.config.limits)
     done("decode")
     # 2. dedup
-    hashes = event_hashes(event_keys(decoded.events))
-    days = decoded.events["appended_at"].dt.epoch("d").cast(pl.UInt16).to_numpy()
-    events = decoded.events.with_columns(hash_high=pl.Series(hashes[:, 0]), hash_low=pl.Series(hashes[:, 1]))
+    newest_ms = np.maximum.accumulate(np.maximum(records.appended_at_ms, state.appended_at_ms))
+    events, rejections = (_clocked(each, records, newest_ms) for each in (decoded.events, decoded.rejections))
+    hashes = event_hashes(event_keys(events))
+    days = events["appended_at"].dt.epoch("d").cast(pl.UInt16).to_numpy()
+    events = events.with_columns(hash_high=pl.Series(hashes[:, 0]), hash_low=pl.Series(hashes[:, 1]))
     fresh = index.fresh(hashes, days)
     accepted, duplicates = events.filter(fresh), events.filter(~fresh)
     done("dedup")
@@ -80,10 +87,8 @@ def fold_batch(
     )
     done("fold")
     # 4. punctuation
-    after = _state_after(records.last, state, versions)
-    progress = _progress(
-        records, state, after, len(accepted), duplicates=len(duplicates), rejected=len(decoded.rejections)
-    )
+    after = _state_after(records.last, replace(state, appended_at_ms=int(newest_ms[-1])), versions)
+    progress = _progress(state, after, len(accepted), duplicates=len(duplicates), rejected=len(rejections))
     place = (pl.lit(after.log_id).alias("log_id"), pl.lit(state.partition, pl.UInt16).alias("partition"))
     return FoldedBatch(
         first_offset=batch.start,
@@ -91,13 +96,21 @@ def fold_batch(
             EVENTS.name: accepted.with_columns(*place).select(EVENTS.frame.keys()),
             ROLLUPS.name: rollups,
             DUPLICATES.name: duplicates.with_columns(*place).select(DUPLICATES.frame.keys()),
-            REJECTIONS.name: decoded.rejections.with_columns(*place).select(REJECTIONS.frame.keys()),
+            REJECTIONS.name: rejections.with_columns(*place).select(REJECTIONS.frame.keys()),
             PROGRESS.name: progress,
         },
         hashes=hashes[fresh],
         days=days[fresh],
         state=after,
     )
+
+
+def _clocked(lines: pl.DataFrame, records: Records, newest_ms: npt.NDArray[np.int64]) -> pl.DataFrame:
+    """Lines with the time of their records, which are these, by a clock that never goes back."""
+    if np.array_equal(newest_ms, records.appended_at_ms):
+        return lines
+    rows = np.searchsorted(records.offsets, lines["offset"].to_numpy().astype(np.int64))
+    return lines.with_columns(appended_at=pl.Series(newest_ms[rows]).cast(lines.schema["appended_at"]))
 
 
 def _state_after(last: Record, state: PartitionState, versions: ConfigVersions) -> PartitionState:
@@ -116,19 +129,13 @@ def _state_after(last: Record, state: PartitionState, versions: ConfigVersions) 
 
 
 def _progress(
-    records: Records,
-    before: PartitionState,
-    after: PartitionState,
-    accepted: int,
-    *,
-    duplicates: int,
-    rejected: int,
+    before: PartitionState, after: PartitionState, accepted: int, *, duplicates: int, rejected: int
 ) -> pl.DataFrame:
     lines = accepted + duplicates + rejected
     row = {
         "log_id": after.log_id, "partition": before.partition, "first_offset": before.next_offset,
         "next_offset": after.next_offset, "epoch": after.epoch, "config_version": after.version,
-        "appended_at": records.last.appended_at_ms, "lines": lines,
+        "appended_at": after.appended_at_ms, "lines": lines,
         "accepted": accepted, "duplicates": duplicates, "rejected": rejected,
     }  # fmt: skip
     return pl.DataFrame({name: [value] for name, value in row.items()}).cast(PROGRESS.frame)  # type: ignore[arg-type]

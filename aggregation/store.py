@@ -143,15 +143,15 @@ def load_state(client: Client, partition: int, log_id: str, versions: ConfigVers
     """Where a partition's last stored batch left off."""
     rows = query(
         client,
-        "SELECT next_offset, epoch, config_version FROM progress"
+        "SELECT next_offset, epoch, config_version, toUnixTimestamp64Milli(appended_at) FROM progress"
         " WHERE partition = {partition:UInt16} AND log_id = {log_id:String} ORDER BY first_offset DESC LIMIT 1",
         partition=partition,
         log_id=log_id,
     )
     if rows.is_empty():
         return PartitionState(partition)
-    next_offset, epoch, version = rows.row(0)
-    return PartitionState(partition, next_offset, epoch, version, versions(version), log_id)
+    next_offset, epoch, version, appended_at_ms = rows.row(0)
+    return PartitionState(partition, next_offset, epoch, version, versions(version), log_id, appended_at_ms)
 
 
 def load_index(client: Client, state: PartitionState) -> DedupIndex:

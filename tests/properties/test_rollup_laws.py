@@ -215,3 +215,30 @@ def test_the_horizon_ends_deduplication() -> None:
         state = batch.state
         accepted.append(len(batch.frames["events"]))
     assert accepted == [1, 0, 1]
+
+
+def test_time_stands_still_where_the_clock_was_set_back() -> None:
+    """A copy by a clock that lags is a duplicate or not by the newest time, whether the index was loaded or has grown.
+
+    An event that names no time has the one of its record, as it is.
+    """
+    #   day  0        36               35, by another broker's clock
+    #        first    another event    counted again: on day 36, the first one is out of the horizon
+    config = LogConfig(meters=METERS)
+    fields = {"subject": "x", "type": "call", "time": HOURS[0], "value": "1", "region": None}
+    without_time = line({"id": "a", **fields}).replace(b'"time"', b'"at"')
+    many = b"\n".join(line({"id": each, **fields}) for each in "acdef")  # so many that the index does not merge them
+    values = [many, line({"id": "b", **fields}), without_time]
+    grown, state, folded = DedupIndex(35), PartitionState(0, config=config), None
+    for offset, (day, value) in enumerate(zip((0, 36, 35), values, strict=True)):
+        loaded = DedupIndex(35)
+        if folded is not None:
+            loaded.add(folded.hashes, folded.days)
+        batch = Batch(offset, Records.of([Record(offset, day * DAY_MS, None, value)]))
+        folded, again = (fold_batch(batch, state, index, lambda _: config) for index in (grown, loaded))
+        assert all(folded.frames[table].equals(again.frames[table]) for table in ("events", "duplicates", "progress"))
+        grown.add(folded.hashes, folded.days)
+        state = folded.state
+    assert state.appended_at_ms == 36 * DAY_MS
+    times = folded.frames["events"].select(pl.col("time", "appended_at").dt.epoch("d")).rows()
+    assert times == [(35, 36)]
