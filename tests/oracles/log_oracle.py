@@ -56,7 +56,7 @@ class _Partition:
     accepted_day: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
     def record(self, record: Record) -> None:
-        self.newest_ms = max(self.newest_ms, record.appended_at_ms)  # a clock that was set back says nothing
+        self.newest_ms = max(self.newest_ms, record.appended_at_ms)  # a clock may be set back
         limits = self.config.limits
         if record.value is None:
             self.punctuation((record.key or b"").decode())
@@ -66,7 +66,7 @@ class _Partition:
             self.size += len(record.value)
             for number, line in enumerate(lines):
                 if line.strip(b" \t\r") or len(line) > BLANK_BYTES_MAX:
-                    self.result.places[self.line(line)].add((self.name, record.offset, number))
+                    self.result.places[self.line(line, record.appended_at_ms)].add((self.name, record.offset, number))
         full = self.lines >= limits.batch_events_max or self.size >= limits.batch_bytes_max
         if record.value is None or full:
             batch = (self.start, record.offset + 1, self.epoch, self.version)
@@ -81,9 +81,9 @@ class _Partition:
             self.version = max(self.version, int(number.split(":")[0]))
             self.config = self.versions(self.version)
 
-    def line(self, line: bytes) -> str:
+    def line(self, line: bytes, appended_at_ms: int) -> str:
         """Count one line; the table in which it ends."""
-        event = self.event(line)
+        event = self.event(line, appended_at_ms)
         if event is None:
             return "rejections"
         identity = (event.get("tenant", "default"), event["source"], event["id"])
@@ -96,12 +96,12 @@ class _Partition:
                 self.meter(event, meter)
         return "events"
 
-    def event(self, line: bytes) -> dict[str, Any] | None:
+    def event(self, line: bytes, appended_at_ms: int) -> dict[str, Any] | None:
         limits = self.config.limits
         try:
             event = json.loads(line, parse_float=Decimal)
             fields = [event[name] for name in ("specversion", "id", "source", "type", "subject")]
-            at = datetime.fromtimestamp(self.newest_ms / 1000, UTC)
+            at = datetime.fromtimestamp(appended_at_ms / 1000, UTC)
             event["time"] = datetime.fromisoformat(event["time"]) if "time" in event else at
         except (ValueError, KeyError, TypeError):
             return None
