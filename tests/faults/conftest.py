@@ -147,6 +147,8 @@ class Deployment:
             stored = query(self.system.clickhouse, f"SELECT partition, offset, line FROM {table}").rows()
             assert len(stored) == len(set(stored)), f"{table}: a row stands twice"
             assert set(stored) == places, table
+        epochs = query(self.system.clickhouse, "SELECT partition, offset, line, epoch FROM events").rows()
+        assert {tuple(place): epoch for *place, epoch in epochs} == expected.epochs
         batches: dict[int, list[Any]] = {number: [] for number in range(PARTITIONS)}
         for number, *batch in query(
             self.system.clickhouse,

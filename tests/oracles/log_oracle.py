@@ -28,6 +28,9 @@ class Recount:
     batches: dict[Hashable, list[tuple[int, int, int, int]]] = field(default_factory=lambda: defaultdict(list))
     """For each partition the batches that have ended: first and next offset, epoch and version in force after it."""
 
+    epochs: dict[Place, int] = field(default_factory=dict)
+    """The epoch of each event."""
+
     def add(self, partition: Hashable, records: Iterable[Record], versions: Callable[[int], LogConfig]) -> None:
         """Count a partition's records from its first one on."""
         counting = _Partition(partition, versions, self)
@@ -66,7 +69,10 @@ class _Partition:
             self.size += len(record.value)
             for number, line in enumerate(lines):
                 if line.strip(b" \t\r") or len(line) > BLANK_BYTES_MAX:
-                    self.result.places[self.line(line, record.appended_at_ms)].add((self.name, record.offset, number))
+                    table, place = self.line(line, record.appended_at_ms), (self.name, record.offset, number)
+                    self.result.places[table].add(place)
+                    if table == "events":
+                        self.result.epochs[place] = self.epoch
         full = self.lines >= limits.batch_events_max or self.size >= limits.batch_bytes_max
         if record.value is None or full:
             batch = (self.start, record.offset + 1, self.epoch, self.version)

@@ -96,6 +96,9 @@ class Tables:
                 counted = sum(row[_COUNTED[table]] for row in self.rows(PROGRESS, stream, end))
                 assert counted == len(stood), f"{table}: progress says {counted}"
                 places.update(stood)
+            found.epochs |= {
+                (stream, row["offset"], row["line"]): row["epoch"] for row in self.rows(EVENTS, stream, end)
+            }
             for row in self.rows(ROLLUPS, stream, end):
                 dimensions = tuple((each["key"], each["value"]) for each in row["dimensions"])
                 start = int(row["window_start"].timestamp())
