@@ -21,7 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from aggregation.batch import Batch, FlushTimer
 from aggregation.fold_batch import FoldedBatch
 from aggregation.health import Health
-from aggregation.metrics import FRESHNESS_SECONDS
+from aggregation.metrics import DEDUP_BYTES, DEDUP_KEYS, FRESHNESS_SECONDS
 from aggregation.store import Partition, stored_offsets
 from aggregation.transport import BatchTransport
 from schemas.configuration import ConfigurationError, Fault
@@ -127,6 +127,10 @@ class _Worker:
             number: kept.get(number) or Partition(self._client, self._log, number) for number in sorted(numbers)
         }
         self._timers = {number: FlushTimer(FLUSH_INTERVAL_S) for number in numbers}
+        for gauge in (DEDUP_KEYS, DEDUP_BYTES):
+            gauge.clear()  # of the partitions that are another worker's now
+        for partition in self._partitions.values():
+            partition.measure_index()
 
     async def aggregate(self, batches: faust.StreamT[Batch]) -> None:
         """Fold a batch while the one before it is being stored; batches are stored in the order of their folding."""

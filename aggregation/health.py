@@ -15,18 +15,21 @@ class Health:
         self._stored: dict[int, int] = {}
         self._ends: dict[int, int] = {}
         self._waiting_since_s: dict[int, float] = {}
-        self._appended_at_s: dict[int, float] = {}
+        self._stored_until_s: dict[int, float] = {}
+        """For each partition, an instant up to which all that was appended is stored."""
         self._watched_at_s = 0.0
 
     def assigned(self, stored: Mapping[int, int], now_s: float) -> None:
         """These are the partitions from now on, stored up to these offsets."""
-        self._stored, self._ends, self._waiting_since_s, self._appended_at_s = dict(stored), {}, {}, {}
+        self._stored, self._ends, self._waiting_since_s, self._stored_until_s = dict(stored), {}, {}, {}
         self._watched_at_s = now_s
+        for gauge in (LAG_RECORDS, LAG_SECONDS):
+            gauge.clear()  # the last values of a partition that went elsewhere would stand for ever
 
     def stored(self, partition: int, next_offset: int, appended_at_s: float, now_s: float) -> None:
         """A batch was stored, whose last record was appended at this instant."""
         self._stored[partition] = next_offset
-        self._appended_at_s[partition] = appended_at_s
+        self._stored_until_s[partition] = max(appended_at_s, self._stored_until_s.get(partition, 0.0))
         if partition in self._waiting_since_s:
             self._waiting_since_s[partition] = now_s
 
@@ -34,15 +37,16 @@ class Health:
         """The broker told where partitions end."""
         self._watched_at_s = now_s
         self._ends = {partition: end for partition, end in ends.items() if partition in self._stored}
-        for partition, end in self._ends.items():
-            if end > self._stored[partition]:
-                self._waiting_since_s.setdefault(partition, now_s)
-            else:
-                self._waiting_since_s.pop(partition, None)
-            behind = max(end - self._stored[partition], 0)
-            LAG_RECORDS.labels(partition).set(behind)
-            appended_at_s = self._appended_at_s.get(partition, self._waiting_since_s.get(partition, now_s))
-            LAG_SECONDS.labels(partition).set(max(now_s - appended_at_s, 0.0) if behind else 0.0)
+        behind = {partition: max(end - self._stored[partition], 0) for partition, end in self._ends.items()}
+        self._waiting_since_s = {
+            partition: self._waiting_since_s.get(partition, now_s) for partition, records in behind.items() if records
+        }
+        for partition, records in behind.items():
+            if not records:
+                self._stored_until_s[partition] = now_s
+            since_s = self._stored_until_s.get(partition, self._waiting_since_s.get(partition, now_s))
+            LAG_RECORDS.labels(partition).set(records)
+            LAG_SECONDS.labels(partition).set(max(now_s - since_s, 0.0))
 
     def faults(self, now_s: float, *, ready: bool = False) -> list[str]:
         """What is wrong now, in words; for `ready`, also what keeps it from working yet."""

@@ -75,9 +75,13 @@ class Partition:
         self._index.add(folded.hashes, folded.days)
         self.state = folded.state
         done("index")
+        self.measure_index()
+        return folded
+
+    def measure_index(self) -> None:
+        """Tell the metrics how large the dedup index is."""
         DEDUP_KEYS.labels(self.state.partition).set(len(self._index))
         DEDUP_BYTES.labels(self.state.partition).set(self._index.nbytes)
-        return folded
 
     def store(self, folded: FoldedBatch) -> None:
         """Store a folded batch, and say so: in the metrics, and in one line of the process's log."""
