@@ -42,6 +42,7 @@ class Supervised:
     environment: dict[str, str]
     log: Path
     kill_at: str = ""
+    port: int = field(default_factory=free_port)
     ended: list[int] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
     _stopping: bool = False
@@ -56,7 +57,7 @@ class Supervised:
         environment = {**self.environment, "METERLINE_KILL_AT": self.kill_at if not self.ended else ""}
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "meterline", "worker", "--port", str(free_port())],
+                [sys.executable, "-m", "meterline", "worker", "--port", str(self.port)],
                 env={**os.environ, **environment}, stdout=output, stderr=output,
             )  # fmt: skip
 
