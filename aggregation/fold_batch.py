@@ -14,7 +14,7 @@ from aggregation.batch import Batch, ConfigVersions, version_after
 from aggregation.decode import decode, lines_of
 from aggregation.dedup import Days, DedupIndex, Hashes
 from aggregation.fold import rollup_deltas, validation_errors
-from schemas.identity import event_hashes, event_keys
+from schemas.identity import event_hashes, event_keys, partitions_of
 from schemas.log import Barrier, Configure, LogConfig, Record, Records, punctuation_of
 from schemas.meter import all_paths
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
@@ -36,13 +36,18 @@ class PartitionState:
 
 @dataclass(frozen=True)
 class FoldedBatch:
-    """The rows that a batch adds to each table, the keys that it adds to the dedup index, and the state after it."""
+    """The rows that a batch adds to each table, the keys that it adds to the dedup index, and the state after it.
+
+    `misplaced` events have another partition than this one by their identity. They count, and copies that do lie in
+    that partition count again, unnoticed.
+    """
 
     first_offset: int
     frames: dict[str, pl.DataFrame]
     hashes: Hashes
     days: Days
     state: PartitionState
+    misplaced: int
 
     def token(self, table: str) -> str:
         """The insert token of the batch's rows in a table: the same batch always has the same one."""
@@ -55,8 +60,12 @@ def fold_batch(
     index: DedupIndex,
     versions: ConfigVersions,
     done: Callable[[str], None] = lambda _: None,
+    *,
+    partitions: int = 1,
 ) -> FoldedBatch:
     """Fold one batch in this order, naming each step when it is `done`; the index is read, not changed.
+
+    The log has so many `partitions`, which decides nothing but what is counted as misplaced.
 
     1. decode: every line is an event or a rejection;
     2. dedup: the first event of an identity is accepted. Before the fold, so that a copy with other properties
@@ -74,7 +83,8 @@ def fold_batch(
     # 2. dedup
     newest_ms = np.maximum.accumulate(np.maximum(records.appended_at_ms, state.appended_at_ms))
     events, rejections = (_clocked(each, records, newest_ms) for each in (decoded.events, decoded.rejections))
-    hashes = event_hashes(event_keys(events))
+    keys = event_keys(events)
+    hashes = event_hashes(keys)
     days = events["appended_at"].dt.epoch("d").cast(pl.UInt16).to_numpy()
     events = events.with_columns(hash_high=pl.Series(hashes[:, 0]), hash_low=pl.Series(hashes[:, 1]))
     fresh = index.fresh(hashes, days)
@@ -102,6 +112,7 @@ def fold_batch(
         hashes=hashes[fresh],
         days=days[fresh],
         state=after,
+        misplaced=int(np.count_nonzero(partitions_of(keys, partitions) != state.partition)),
     )
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from aggregation.batch import Batch, ConfigVersions, Cutter
 from aggregation.dedup import DedupIndex
 from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
-from aggregation.metrics import BATCH_SECONDS, DEDUP_BYTES, DEDUP_KEYS, LINES, REJECTED, STORE_RETRIES
+from aggregation.metrics import BATCH_SECONDS, DEDUP_BYTES, DEDUP_KEYS, LINES, MISPLACED, REJECTED, STORE_RETRIES
 from schemas.configuration import ConfigurationError, Fault
 from schemas.meter import Aggregation, Meter
 from schemas.money import QUANTITY
@@ -67,7 +67,7 @@ class Partition:
     def fold(self, batch: Batch) -> FoldedBatch:
         """Fold the next batch. Raises ConfigurationError when the log does not begin by naming itself."""
         done = _timed()
-        folded = fold_batch(batch, self.state, self._index, self._log.config, done)
+        folded = fold_batch(batch, self.state, self._index, self._log.config, done, partitions=self._log.partitions)
         if folded.state.log_id != self._log.log_id:
             value = f"the log {folded.state.log_id}" if folded.state.log_id else "records before the log's name"
             allowed = f"allowed: the log {self._log.log_id}, as `meterline topics create` began it"
@@ -92,10 +92,12 @@ class Partition:
             LINES.labels(outcome).inc(row[outcome])
         for reason, count in folded.frames[REJECTIONS.name]["reason"].value_counts().iter_rows():
             REJECTED.labels(reason).inc(count)
+        MISPLACED.inc(folded.misplaced)
         logger.info(
-            "batch partition=%d offsets=%d-%d accepted=%d duplicates=%d rejected=%d epoch=%d config=%d store_s=%.3f",
+            "batch partition=%d offsets=%d-%d accepted=%d duplicates=%d rejected=%d misplaced=%d epoch=%d config=%d"
+            " store_s=%.3f",
             row["partition"], row["first_offset"], row["next_offset"] - 1, row["accepted"], row["duplicates"],
-            row["rejected"], row["epoch"], row["config_version"], time.monotonic() - started_s,
+            row["rejected"], folded.misplaced, row["epoch"], row["config_version"], time.monotonic() - started_s,
         )  # fmt: skip
 
 

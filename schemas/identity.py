@@ -68,5 +68,17 @@ def partition_of(key: bytes, partitions: int) -> int:
     return xxhash.xxh3_64_intdigest(key) % partitions
 
 
+def partitions_of(keys: Sequence[bytes], partitions: int) -> npt.NDArray[np.int64]:
+    """`partition_of` of each event key.
+
+    >>> partitions_of([event_key("default", "/airport/JFK", "B6-1")], 4)
+    array([2])
+    """
+    if partitions == 1:
+        return np.zeros(len(keys), np.int64)
+    hashed = b"".join([xxhash.xxh3_64_digest(key) for key in keys])
+    return (np.frombuffer(hashed, dtype=">u8").astype(np.uint64) % np.uint64(partitions)).astype(np.int64)
+
+
 def _prefixed(part: bytes) -> bytes:
     return b"%d:%s" % (len(part), part)
