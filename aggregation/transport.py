@@ -74,13 +74,16 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
     def positions(self, tp: TP) -> tuple[int, int] | None:
-        """Up to which offset a partition was fetched, and where it ended then. None before the first fetch."""
+        """Up to which offset a partition was fetched, and where it ended then. None before the first fetch.
+
+        It ends before the first transaction that is open: where some overlap all the time, it is never read further.
+        """
         subscription = self._ensure_consumer()._subscription.subscription  # noqa: SLF001
         assignment = subscription.assignment if subscription else None
         state = assignment.state_value(TopicPartition(tp.topic, tp.partition)) if assignment else None
         if state is None or not state.has_valid_position or state.highwater is None:
             return None
-        return state.position, state.highwater
+        return state.position, state.highwater if state.lso is None else state.lso
 
 
 class BatchConsumer(driver.Consumer):  # type: ignore[misc]
