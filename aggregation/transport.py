@@ -20,6 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from aggregation.batch import Cutter
+from schemas.configuration import ConfigurationError, Fault
 from schemas.log import Records
 
 
@@ -85,6 +86,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             return None
         return state.position, state.highwater if state.lso is None else state.lso
 
+    async def first_offset(self, tp: TP) -> int:
+        """The first offset of a partition that the broker still has."""
+        offsets = await self.call_thread(self._ensure_consumer().beginning_offsets, [tp])
+        return int(offsets[tp])
+
 
 class BatchConsumer(driver.Consumer):  # type: ignore[misc]
     """Faust's consumer, with batches for messages."""
@@ -116,7 +122,9 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
             if tp not in self.cutters or not (active is None or tp in active or tp in self._buffered_partitions):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-            for batch in self.cutters[tp].cut(Records.joined(records)):
+            fetched_records = Records.joined(records)
+            await self._refuse_loss(tp, int(fetched_records.offsets[0]))
+            for batch in self.cutters[tp].cut(fetched_records):
                 last = batch.records.last
                 yield (
                     tp,
@@ -125,6 +133,19 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
                         0, 0, tp, generation_id=generation,
                     ),
                 )  # fmt: skip
+
+    async def _refuse_loss(self, tp: TP, offset: int) -> None:
+        """Raise ConfigurationError where records were deleted before they were read: the next one is at this offset.
+
+        Offsets that are missing are the marks of transactions as a rule, so the broker is asked.
+        """
+        expected = self.cutters[tp].read_offset
+        if offset > expected and (first := await self._thread.first_offset(tp)) > expected:
+            value = (
+                f"partition {tp.partition}: the records {expected} to {first - 1} were deleted before they were stored"
+            )
+            allowed = "allowed: retention.ms=-1, or longer than workers are ever behind"
+            raise ConfigurationError([Fault("Kafka", tp.topic, value, allowed)])
 
     async def perform_seek(self) -> None:
         """Read on behind the last stored batch of each partition."""

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
@@ -202,6 +202,29 @@ def test_the_committed_offset_decides_nothing(deployment: Deployment, where: str
     while asyncio.run(committed(deployment)) != deployment.system.follower.offsets():
         assert time.monotonic() < deadline_s, (asyncio.run(committed(deployment)), deployment.system.follower.offsets())
         time.sleep(0.5)  # a commit comes some seconds later, and nobody waits for it
+
+
+def test_records_that_were_deleted_before_they_were_stored_are_missed(deployment: Deployment) -> None:
+    """Retention that is shorter than a backlog: the worker ends and says what is lost, where a gap would pass unseen."""
+    worker = deployment.worker()
+    deployment.append([event(n) for n in range(1000)])
+    deployment.settle()
+    worker.stop()
+    deployment.append([event(n) for n in range(1000, 1400)], single=True)
+    stored = deployment.system.follower.offsets()[2]
+
+    async def delete() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers.kafka)
+        await admin.start()
+        await admin.delete_records({TopicPartition(deployment.servers.topic, 2): RecordsToDelete(stored + 30)})
+        await admin.close()
+
+    asyncio.run(delete())
+    worker = deployment.worker()
+    assert worker.wait_for_end() == 1
+    lost = f"partition 2: the records {stored} to {stored + 29} were deleted before they were stored"
+    assert lost in worker.log.read_text()
+    assert deployment.system.follower.offsets()[2] == stored
 
 
 def test_a_first_start_over_a_backlog(deployment: Deployment) -> None:
