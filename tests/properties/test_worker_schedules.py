@@ -14,9 +14,9 @@ from tests.simulation.logs import Stream, logs_of
 from tests.simulation.tables import Tables
 from tests.simulation.worker import Worker
 
-LOGS = 30  # folding takes nearly all the time, and a log is folded once for all schedules: see fold_once
-DRAWN_SCHEDULES = 200
-RANDOM_SCHEDULES = 3000
+LOGS = 24  # folding takes nearly all the time, and a log is folded once for all schedules: see fold_once
+DRAWN_SCHEDULES = 150
+RANDOM_SCHEDULES = 2500
 STEPS = 50
 WORKERS_MAX = 3
 
