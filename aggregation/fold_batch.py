@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from aggregation.batch import Batch, ConfigVersions, version_after
@@ -67,22 +66,19 @@ def fold_batch(
 
     The log has so many `partitions`, which decides nothing but what is counted as misplaced.
 
-    1. decode: every line is an event or a rejection;
+    1. decode: every line is an event or a rejection. Its record's time is that of a clock that is never set back;
     2. dedup: the first event of an identity is accepted. Before the fold, so that a copy with other properties
-       cannot count twice, and after the decoding, since a line that is no event has no identity. From here on time
-       never goes back: an index that was loaded has forgotten what is older than the newest event's horizon;
+       cannot count twice, and after the decoding, since a line that is no event has no identity;
     3. fold: accepted events to rollup deltas and validation errors;
     4. punctuation, at the batch's end, decides the epoch and the configuration of the *next* batch.
     """
     assert batch.start == state.next_offset, "a batch starts where the last one ended"
-    records = batch.records
     # 1. decode
-    lines = lines_of(records)
-    decoded = decode(lines, all_paths(state.config.meters), state.config.limits)
+    records = _clocked(batch.records, state)
+    decoded = decode(lines_of(records), all_paths(state.config.meters), state.config.limits)
     done("decode")
     # 2. dedup
-    newest_ms = np.maximum.accumulate(np.maximum(records.appended_at_ms, state.appended_at_ms))
-    events, rejections = (_clocked(each, records, newest_ms) for each in (decoded.events, decoded.rejections))
+    events, rejections = decoded.events, decoded.rejections
     keys = event_keys(events)
     hashes = event_hashes(keys)
     days = events["appended_at"].dt.epoch("d").cast(pl.UInt16).to_numpy()
@@ -97,7 +93,7 @@ def fold_batch(
     )
     done("fold")
     # 4. punctuation
-    after = _state_after(records.last, replace(state, appended_at_ms=int(newest_ms[-1])), versions)
+    after = _state_after(records.last, state, versions)
     progress = _progress(state, after, len(accepted), duplicates=len(duplicates), rejected=len(rejections))
     place = (pl.lit(after.log_id).alias("log_id"), pl.lit(state.partition, pl.UInt16).alias("partition"))
     return FoldedBatch(
@@ -116,16 +112,14 @@ def fold_batch(
     )
 
 
-def _clocked(lines: pl.DataFrame, records: Records, newest_ms: npt.NDArray[np.int64]) -> pl.DataFrame:
-    """Lines with the time of their records, which are these, by a clock that never goes back."""
-    if np.array_equal(newest_ms, records.appended_at_ms):
-        return lines
-    rows = np.searchsorted(records.offsets, lines["offset"].to_numpy().astype(np.int64))
-    return lines.with_columns(appended_at=pl.Series(newest_ms[rows]).cast(lines.schema["appended_at"]))
+def _clocked(records: Records, state: PartitionState) -> Records:
+    """Records whose time never goes back: a loaded index has forgotten what lies beyond the newest event's horizon."""
+    newest_ms = np.maximum.accumulate(np.maximum(records.appended_at_ms, state.appended_at_ms))
+    return replace(records, appended_at_ms=newest_ms)
 
 
 def _state_after(last: Record, state: PartitionState, versions: ConfigVersions) -> PartitionState:
-    after = replace(state, next_offset=last.offset + 1)
+    after = replace(state, next_offset=last.offset + 1, appended_at_ms=last.appended_at_ms)
     if last.value is not None:
         return after
     match punctuation_of(last.key):

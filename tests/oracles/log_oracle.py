@@ -69,7 +69,7 @@ class _Partition:
             self.size += len(record.value)
             for number, line in enumerate(lines):
                 if line.strip(b" \t\r") or len(line) > BLANK_BYTES_MAX:
-                    table, place = self.line(line, record.appended_at_ms), (self.name, record.offset, number)
+                    table, place = self.line(line), (self.name, record.offset, number)
                     self.result.places[table].add(place)
                     if table == "events":
                         self.result.epochs[place] = self.epoch
@@ -87,9 +87,9 @@ class _Partition:
             self.version = max(self.version, int(number.split(":")[0]))
             self.config = self.versions(self.version)
 
-    def line(self, line: bytes, appended_at_ms: int) -> str:
+    def line(self, line: bytes) -> str:
         """Count one line; the table in which it ends."""
-        event = self.event(line, appended_at_ms)
+        event = self.event(line)
         if event is None:
             return "rejections"
         identity = (event.get("tenant", "default"), event["source"], event["id"])
@@ -102,12 +102,12 @@ class _Partition:
                 self.meter(event, meter)
         return "events"
 
-    def event(self, line: bytes, appended_at_ms: int) -> dict[str, Any] | None:
+    def event(self, line: bytes) -> dict[str, Any] | None:
         limits = self.config.limits
         try:
             event = json.loads(line, parse_float=Decimal)
             fields = [event[name] for name in ("specversion", "id", "source", "type", "subject")]
-            at = datetime.fromtimestamp(appended_at_ms / 1000, UTC)
+            at = datetime.fromtimestamp(self.newest_ms / 1000, UTC)
             event["time"] = datetime.fromisoformat(event["time"]) if "time" in event else at
         except (ValueError, KeyError, TypeError):
             return None

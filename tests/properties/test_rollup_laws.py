@@ -220,7 +220,7 @@ def test_the_horizon_ends_deduplication() -> None:
 def test_time_stands_still_where_the_clock_was_set_back() -> None:
     """A copy by a clock that lags is a duplicate or not by the newest time, whether the index was loaded or has grown.
 
-    An event that names no time has the one of its record, as it is.
+    An event that names no time has that time, too, so that its hour can be told from what is stored.
     """
     #   day  0        36               35, by another broker's clock
     #        first    another event    counted again: on day 36, the first one is out of the horizon
@@ -241,4 +241,4 @@ def test_time_stands_still_where_the_clock_was_set_back() -> None:
         state = folded.state
     assert state.appended_at_ms == 36 * DAY_MS
     times = folded.frames["events"].select(pl.col("time", "appended_at").dt.epoch("d")).rows()
-    assert times == [(35, 36)]
+    assert times == [(36, 36)]
