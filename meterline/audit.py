@@ -1,14 +1,21 @@
 """`meterline audit`: the promises, checked on what is stored. One fault that is found fails the audit."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import sqlalchemy as sa
+from prometheus_client import REGISTRY, Gauge, write_to_textfile
 
 from meterline.output import Failure, Output, Table
+from meterline.period import Period
+from meterline.rollups import BEFORE_CUT, EVER, cut_here, differences, recounted
 from meterline.system import System
-from schemas.log import Flush
 from stores.clickhouse import query
 
+FAULTS = Gauge("meterline_audit_faults", "Faults that the last whole audit found", ["check"])
+AUDITED_AT = Gauge("meterline_audit_timestamp_seconds", "When the last whole audit ended, in seconds since 1970")
+
+_BATCHES, _LINES = BEFORE_CUT % "first_offset", BEFORE_CUT % "offset"
 _USAGE_CHECKS = {
     "batches follow each other without gap or overlap": """
         SELECT count() FROM (
@@ -16,11 +23,12 @@ _USAGE_CHECKS = {
                 PARTITION BY log_id, partition ORDER BY first_offset
                 ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS before FROM progress
         ) WHERE first_offset != before""",
-    "every line is an event, a duplicate or a rejection": """
-        SELECT toUInt64((SELECT sum(accepted) FROM progress) != (SELECT count() FROM events))
-            + toUInt64((SELECT sum(duplicates) FROM progress) != (SELECT count() FROM duplicates))
-            + toUInt64((SELECT sum(rejected) FROM progress) != (SELECT count() FROM rejections))
-            + (SELECT countIf(lines != accepted + duplicates + rejected) FROM progress)""",
+    "every line is an event, a duplicate or a rejection": f"""
+        WITH (SELECT (sum(accepted), sum(duplicates), sum(rejected)) FROM progress WHERE {_BATCHES}) AS said
+        SELECT toUInt64(said.1 != (SELECT count() FROM events WHERE {_LINES}))
+            + toUInt64(said.2 != (SELECT count() FROM duplicates WHERE {_LINES}))
+            + toUInt64(said.3 != (SELECT count() FROM rejections WHERE {_LINES}))
+            + (SELECT countIf(lines != accepted + duplicates + rejected) FROM progress)""",  # noqa: S608
     "no place in the log holds two events": """
         SELECT count() - uniqExact(log_id, partition, offset, line) FROM events""",
     "no event is stored twice": """
@@ -50,16 +58,30 @@ _BOOK_CHECKS = {
 }
 
 
-def audit(app: System) -> Iterator[Output]:
-    """Check every promise that stored data can show to be broken."""
-    ends = app.log.punctuate(Flush())
-    stored = app.follower.wait_for(ends, timeout_s=10) or app.follower.offsets()
-    behind = 0 if stored is True else sum(end > stored[partition] for partition, end in ends.items())
-    found = {"the log is stored whole": behind}
-    found |= {name: int(query(app.clickhouse, sql).item()) for name, sql in _USAGE_CHECKS.items()}
+def audit(app: System, *, month: str | None = None) -> Iterator[Output]:
+    """Check every promise that stored data can show to be broken; recounts a month's rollups, or all of them."""
+    period = Period.parse(month) if month else EVER
+    cut = yield from cut_here(app, "audit")
+    found = {name: int(query(app.clickhouse, sql, **cut.parameters()).item()) for name, sql in _USAGE_CHECKS.items()}
+    with recounted(app, period, cut) as recounting:
+        found["every event is stored as its line says"] = yield from recounting
+        rollups = differences(app, period, cut)
+    found["rollups are the sum of their events"] = rollups.keys
     with app.database.connect() as connection:
         found |= {name: connection.execute(sa.text(sql)).scalar_one() for name, sql in _BOOK_CHECKS.items()}
+    for name, faults in found.items():
+        FAULTS.labels(name).set(faults)
+    AUDITED_AT.set_to_current_time()
     rows = [[name, "holds" if faults == 0 else f"{faults:,} faults"] for name, faults in found.items()]
     yield Table(title="Audit", columns=("promise", "result"), rows=rows)
+    if rollups.keys:
+        yield rollups.table()
     if broken := [name for name, faults in found.items() if faults]:
         yield Failure(message="broken: " + "; ".join(broken))
+
+
+def write_metrics(file: Path) -> None:
+    """Write the result for Prometheus, as node_exporter reads it. Nothing, where no audit came to its end."""
+    if REGISTRY.get_sample_value("meterline_audit_timestamp_seconds"):
+        names = ["meterline_audit_faults", "meterline_audit_timestamp_seconds"]
+        write_to_textfile(str(file), REGISTRY.restricted_registry(names))

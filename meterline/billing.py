@@ -4,10 +4,9 @@ Owns that a run is all or nothing: it may be killed at any moment and asked for 
 posts it, nothing is posted; after it, asking again changes nothing.
 """
 
-from calendar import monthrange
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import polars as pl
 
@@ -16,6 +15,8 @@ from invoicing import store as invoicing
 from invoicing.assemble import assemble
 from invoicing.journal import journal
 from meterline.output import Failure, Output, Progress, Table, Text
+from meterline.period import Period
+from meterline.rollups import whole_rollups
 from meterline.system import System, wait_until_stored
 from meterline.tables import invoice_table
 from rating.books import book_in_force
@@ -25,30 +26,6 @@ from schemas.invoice import Basis, Run, Tax
 from schemas.log import DEFAULT_TENANT, Barrier
 from schemas.meter import Meter
 from schemas.price_book import PriceBook
-
-
-@dataclass(frozen=True)
-class Period:
-    """A calendar month in UTC, half-open: its start is in it, its end is not."""
-
-    start: datetime
-    end: datetime
-
-    @classmethod
-    def parse(cls, text: str) -> "Period":
-        """The period that a text such as 2013-01 names. Raises ValueError when it names none.
-
-        >>> Period.parse("2012-02").end.isoformat()
-        '2012-03-01T00:00:00+00:00'
-        """
-        try:
-            start = datetime.fromisoformat(f"{text}-01T00:00:00+00:00")
-        except ValueError:
-            raise ValueError(f"period {text!r}; allowed: a month such as 2013-01") from None
-        return cls(start, start + timedelta(days=monthrange(start.year, start.month)[1]))
-
-    def __str__(self) -> str:
-        return f"{self.start:%Y-%m}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +58,12 @@ def bill(app: System, *, period: str, now: Callable[[], datetime] = lambda: date
         yield Text(text=f"{known}; usage that arrived since goes to the next period's invoices")
         yield from _result(app, period)
         return
+    with whole_rollups(app.database):
+        yield from _bill(app, month, now)
+    yield from _result(app, period)
+
+
+def _bill(app: System, month: Period, now: Callable[[], datetime]) -> Iterator[Output]:
     # 1. cut
     terms = _terms(app)
     run = _cut(app, month, terms, now())
@@ -97,7 +80,7 @@ def bill(app: System, *, period: str, now: Callable[[], datetime] = lambda: date
             pl.concat([each.charges for each in rated.values()]),
             invoicing.booked(connection, DEFAULT_TENANT, sorted(bases)),
             tenant=DEFAULT_TENANT,
-            run_period=period,
+            run_period=str(month),
             bases=bases,
             customer_names={contract.customer: contract.name for contract in terms.contracts.contracts},
             tax=Tax(book.tax.name, book.tax.rate_percent) if book.tax else None,
@@ -108,7 +91,6 @@ def bill(app: System, *, period: str, now: Callable[[], datetime] = lambda: date
         invoicing.post(connection, assembled.invoices, assembled.lines, entries.entries, entries.postings)
         invoicing.finish_run(connection, run, bases, posted_at=now())
     yield from _unassigned(rated)
-    yield from _result(app, period)
 
 
 def _terms(app: System) -> _Terms:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 
+from meterline.audit import write_metrics
 from meterline.deployed import create_log, run_gateway, run_worker
 from meterline.embedded import InUseError, embedded, server_of
 from meterline.operations import outputs_of
@@ -126,9 +127,30 @@ def usage(data: Path, period: str) -> None:
 
 @cli.command()
 @data_option
-def audit(data: Path) -> None:
-    """Check the promises on the stored data: nothing lost, nothing twice, books balanced."""
-    run(data, "audit")
+@click.option("--month", metavar="YYYY-MM", help="Recount only the rollups of this month, instead of all.")
+@click.option("--metrics-file", type=click.Path(dir_okay=False, path_type=Path), help="Write metrics of it.")
+def audit(data: Path, month: str | None, metrics_file: Path | None) -> None:
+    """Check the promises on the stored data: nothing lost, nothing twice, rollups what events say, books balanced."""
+    if metrics_file and not servers_of(os.environ) and (url := server_of(data)):
+        raise click.UsageError(f"the server of {data} has the result at {url}/metrics")
+    try:
+        run(data, "audit", month=month)
+    finally:
+        if metrics_file:
+            write_metrics(metrics_file)
+
+
+@cli.group()
+def rollups() -> None:
+    """Usage by meter, subject, dimensions and hour."""
+
+
+@rollups.command("rebuild")
+@data_option
+@click.option("--month", required=True, metavar="YYYY-MM", help="The month of the usage.")
+def rebuild_rollups(data: Path, month: str) -> None:
+    """Make a month's rollups anew from the stored events. Workers go on meanwhile; safe to kill and repeat."""
+    run(data, "rebuild_rollups", month=month)
 
 
 @cli.group()

@@ -17,8 +17,10 @@ from ingest.store import Rejected, append_again, open_rejections
 from invoicing import store as books
 from invoicing.render import render_invoice
 from meterline.audit import audit
-from meterline.billing import Period, bill
+from meterline.billing import bill
 from meterline.output import Failure, Output, Progress, Table, Text
+from meterline.period import Period
+from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table
 from schemas.configuration import ConfigurationError
@@ -83,7 +85,8 @@ def apply_contracts(app: System, *, text: str, file: str) -> Iterator[Output]:
 def show_usage(app: System, *, period: str) -> Iterator[Output]:
     """The usage of a period by meter and subject, with all that has arrived by now."""
     month = Period.parse(period)
-    usage = usage_between(app.clickhouse, DEFAULT_TENANT, app.log.meters(), month.start, month.end, cut=2**32 - 1)
+    with whole_rollups(app.database):
+        usage = usage_between(app.clickhouse, DEFAULT_TENANT, app.log.meters(), month.start, month.end, cut=2**32 - 1)
     quantity = pl.coalesce("quantity", pl.col("uniques").list.len().cast(pl.Decimal(38, 9)))
     rows = usage.select("meter", "subject", quantity.alias("quantity")).sort("meter", "subject").rows()
     yield Table(
@@ -147,7 +150,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     operation.__name__: operation
     for operation in (
         import_usage, apply_meters, apply_price_book, apply_contracts, show_usage, bill, list_rejections,
-        replay_rejections, list_invoices, show_invoice, trial_balance, audit,
+        replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
     )
 }  # fmt: skip
 

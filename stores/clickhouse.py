@@ -5,6 +5,8 @@ ClickHouse server, or chdb in this process (one process a directory, and one pat
 without its server. Both have clickhouse-connect's client, and everything here is the same for both.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -26,6 +28,9 @@ class Client(Protocol):
     def command(self, cmd: str, parameters: dict[str, Any] | None = None) -> Any: ...  # noqa: D102
     def insert_arrow(self, table: str, arrow_table: pa.Table, *, settings: dict[str, Any]) -> Any: ...  # noqa: D102
     def query_df_arrow(self, query: str, parameters: dict[str, Any], *, dataframe_library: str) -> pl.DataFrame: ...  # noqa: D102
+    def query_df_arrow_stream(  # noqa: D102
+        self, query: str, parameters: dict[str, Any], *, dataframe_library: str
+    ) -> AbstractContextManager[Iterable[pl.DataFrame]]: ...
     def close(self) -> None: ...  # noqa: D102
 
 
@@ -81,6 +86,12 @@ def insert(client: Client, table: Table, frame: pl.DataFrame, token: str) -> Non
 def query(client: Client, sql: str, **parameters: Any) -> pl.DataFrame:
     """The rows that a SELECT gives; `{name:Type}` in it stands for a parameter."""
     return client.query_df_arrow(sql, parameters=parameters, dataframe_library="polars")
+
+
+def stream(client: Client, sql: str, **parameters: Any) -> Iterator[pl.DataFrame]:
+    """The rows that a SELECT gives, a block at a time. The embedded engine makes the whole result first."""
+    with client.query_df_arrow_stream(sql, parameters=parameters, dataframe_library="polars") as blocks:
+        yield from blocks
 
 
 def _with_maps(rows: pa.Table, table: Table) -> pa.Table:

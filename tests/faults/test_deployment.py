@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from meterline.operations import outputs_of
+from meterline.output import Table, Text
 from schemas.log import Barrier, Configure, Limits, LogConfig
 from tests.faults.conftest import METERS, PARTITIONS, Deployment, event
 
@@ -185,3 +187,18 @@ def test_a_batch_that_spans_three_hundred_months_and_old_and_future_events(deplo
     deployment.worker()
     deployment.settle()
     assert deployment.check()["events"] == 304
+
+
+def test_rollups_are_rebuilt_under_load(deployment: Deployment) -> None:
+    """A month is rebuilt again and again while workers store batches of it; the audit and the oracle find nothing."""
+    deployment.worker()
+    deployment.worker()
+    for number in range(4):
+        batches(deployment, number * 2000, 2500)
+        outputs = list(outputs_of(deployment.system, "rebuild_rollups", {"month": "2026-01"}))
+        assert isinstance(outputs[-1], Text), outputs[-1]
+        sql = "ALTER TABLE rollups DELETE WHERE subject = 's3' SETTINGS mutations_sync = 2"
+        deployment.system.clickhouse.command(sql)  # what the next rebuild has to mend
+    assert isinstance(list(outputs_of(deployment.system, "rebuild_rollups", {"month": "2026-01"}))[-1], Text)
+    assert isinstance(list(outputs_of(deployment.system, "audit", {}))[-1], Table)
+    deployment.check()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from meterline.billing import Period
+from meterline.period import Period
 
 
 def test_a_month_is_half_open() -> None:
