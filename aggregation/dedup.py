@@ -5,9 +5,11 @@ UTC days of append time before it. The first one wins. The index is a cache: it 
 It costs 18 bytes a key: 128 bits of hash and the day.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from mmap import mmap
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +18,12 @@ import polars as pl
 Hashes = npt.NDArray[np.uint64]  # shape (n, 2): high word, low word
 Days = npt.NDArray[np.uint16]  # shape (n,): days since 1970
 Mask = npt.NDArray[np.bool_]
+Buffer = bytearray | mmap
+Memory = Callable[[int], Buffer]
+"""Gives so many bytes of writable memory: in this process, or mapped from a file."""
 
 _MERGE_BELOW = 4
+_KEY_BYTES = 18
 
 
 @dataclass(frozen=True)
@@ -28,28 +34,49 @@ class _Run:
     low: npt.NDArray[np.uint64]
     day: Days
 
+    def __len__(self) -> int:
+        return len(self.high)
+
     @classmethod
-    def of(cls, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], day: Days) -> Self:
-        order = np.argsort(high, kind="stable")
-        return cls(high[order], low[order], day[order])
+    def of(cls, hashes: Hashes, days: Days) -> Self:
+        order = np.argsort(hashes[:, 0], kind="stable")
+        return cls(hashes[order, 0], hashes[order, 1], days[order])
 
-    def merged(self, other: "_Run", oldest_day: int) -> "_Run":
-        high = np.concatenate((self.high, other.high))
-        low = np.concatenate((self.low, other.low))
-        day = np.concatenate((self.day, other.day))
-        kept = day >= oldest_day
-        return _Run.of(high[kept], low[kept], day[kept])
+    @classmethod
+    def within(cls, buffer: Buffer) -> Self:
+        """Room for as many keys as a buffer holds."""
+        keys = len(memoryview(buffer)) // _KEY_BYTES
+        return cls(
+            np.frombuffer(buffer, np.uint64, keys),
+            np.frombuffer(buffer, np.uint64, keys, offset=8 * keys),
+            np.frombuffer(buffer, np.uint16, keys, offset=16 * keys),
+        )
 
-    def columns(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Days]:
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
         return self.high, self.low, self.day
 
+    def since(self, oldest_day: int) -> "_Run":
+        """The keys that are not older."""
+        kept = self.day >= oldest_day
+        return self if kept.all() else _Run(*(column[kept] for column in self.columns()))
+
+    def merged(self, newer: "_Run", memory: Memory) -> "_Run":
+        """The keys of both."""
+        places = np.searchsorted(self.high, newer.high, side="right") + np.arange(len(newer))
+        ours = np.ones(len(self) + len(newer), dtype=np.bool_)
+        ours[places] = False
+        run = _Run.within(memory(_KEY_BYTES * len(ours)))
+        for column, old, new in zip(run.columns(), self.columns(), newer.columns(), strict=True):
+            column[ours], column[places] = old, new
+        return run
+
     def holds(self, hashes: Hashes, oldest: npt.NDArray[np.int64]) -> Mask:
-        """For each hash, whether the run has it on a day not before its `oldest`."""
+        """For each hash, whether the run has it on a day not before its `oldest`. Hashes in order are found faster."""
         found = np.zeros(len(hashes), dtype=np.bool_)
         position = np.searchsorted(self.high, hashes[:, 0])
         rows = np.arange(len(hashes))
         while len(rows):  # once, but for keys whose first 64 bits are equal
-            inside = position < len(self.high)
+            inside = position < len(self)
             rows, position = rows[inside], position[inside]
             same = self.high[position] == hashes[rows, 0]
             rows, position = rows[same], position[same]
@@ -62,16 +89,17 @@ class _Run:
 class DedupIndex:
     """The keys of one partition. `fresh` asks, `add` remembers; runs are merged so that there are few of them."""
 
-    def __init__(self, horizon_days: int) -> None:
+    def __init__(self, horizon_days: int, memory: Memory = bytearray) -> None:
         self._horizon_days = horizon_days
+        self._memory = memory
         self._runs: list[_Run] = []
 
     def __len__(self) -> int:
-        return sum(len(run.high) for run in self._runs)
+        return sum(len(run) for run in self._runs)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the keys take in memory."""
+        """Bytes that the keys take, in memory and in mapped files."""
         return sum(column.nbytes for run in self._runs for column in run.columns())
 
     def fresh(self, hashes: Hashes, days: Days) -> Mask:
@@ -92,24 +120,31 @@ class DedupIndex:
 
     def _seen(self, hashes: Hashes, days: Days) -> Mask:
         """For each hash, appended on its day: whether an event with it was accepted within the horizon before."""
-        oldest = days.astype(np.int64) - self._horizon_days
+        order = np.argsort(hashes[:, 0], kind="stable")
+        ordered, oldest = hashes[order], days[order].astype(np.int64) - self._horizon_days
         found = np.zeros(len(hashes), dtype=np.bool_)
         for run in self._runs:
-            found |= run.holds(hashes, oldest)
+            found[order] |= run.holds(ordered, oldest)
         return found
 
     def add(self, hashes: Hashes, days: Days) -> None:
         """Remember accepted events. Keys older than the horizon are forgotten as runs are merged."""
         if not len(hashes):
             return
-        self._runs.append(_Run.of(hashes[:, 0], hashes[:, 1], days))
+        self._runs.append(_Run.of(hashes, days))
         oldest_day = int(days.max()) - self._horizon_days
-        while len(self._runs) > 1 and len(self._runs[-2].high) < _MERGE_BELOW * len(self._runs[-1].high):
+        while len(self._runs) > 1 and len(self._runs[-2]) < _MERGE_BELOW * len(self._runs[-1]):
             newer, older = self._runs.pop(), self._runs.pop()
-            self._runs.append(older.merged(newer, oldest_day))
+            self._runs.append(older.since(oldest_day).merged(newer.since(oldest_day), self._memory))
 
 
 def _first(hashes: Hashes) -> Mask:
-    keys = pl.DataFrame({"high": hashes[:, 0], "low": hashes[:, 1]})
-    first: Mask = keys.select(pl.struct("high", "low").is_first_distinct()).to_series().to_numpy()
+    """For each hash, whether it is the first of its copies."""
+    first = np.ones(len(hashes), dtype=np.bool_)
+    order = np.argsort(hashes[:, 0], kind="stable")
+    high = hashes[order, 0]
+    twice = np.flatnonzero(high[1:] == high[:-1])
+    rows = np.unique(order[np.concatenate((twice, twice + 1))])  # few, but all that may have copies
+    copies = pl.DataFrame({"high": hashes[rows, 0], "low": hashes[rows, 1]})
+    first[rows] = copies.select(pl.struct("high", "low").is_first_distinct()).to_series().to_numpy()
     return first

@@ -4,23 +4,28 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from mmap import mmap
+from os import posix_fallocate
+from tempfile import TemporaryFile
 
 import numpy as np
 import polars as pl
 
 from aggregation.batch import Batch, ConfigVersions, Cutter
-from aggregation.dedup import DedupIndex
+from aggregation.dedup import Buffer, DedupIndex
 from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
 from aggregation.metrics import BATCH_SECONDS, DEDUP_BYTES, DEDUP_KEYS, LINES, MISPLACED, REJECTED, STORE_RETRIES
 from schemas.configuration import ConfigurationError, Fault
 from schemas.meter import Aggregation, Meter
 from schemas.money import QUANTITY
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
-from stores.clickhouse import Client, insert, query
+from stores.clickhouse import Client, insert, query, stream
 from stores.faults import reached
 from stores.log import Log
 
 STORE_TRIES = 6
+LOAD_KEYS = 4 << 20  # at once: so many are sorted faster than many small runs are merged
+MAPPED_BYTES = 16 << 20
 STORE_RETRY_S = 0.5  # doubled after each try: all of them take some 15 s
 
 STORE_ORDER = (EVENTS, ROLLUPS, DUPLICATES, REJECTIONS, PROGRESS)
@@ -163,22 +168,35 @@ def load_state(client: Client, partition: int, log_id: str, versions: ConfigVers
 def load_index(client: Client, state: PartitionState) -> DedupIndex:
     """The dedup index of a partition, from the events stored below the state's offset."""
     horizon_days = state.config.limits.dedup_horizon_days
-    index = DedupIndex(horizon_days)
-    rows = query(
+    index = DedupIndex(horizon_days, index_memory)
+    for keys in stream(
         client,
         "WITH (SELECT max(toDate(appended_at)) FROM events WHERE log_id = {log_id:String}"
         " AND partition = {partition:UInt16} AND offset < {next_offset:UInt64}) AS newest_day"
         " SELECT hash_high, hash_low, toUInt16(toDate(appended_at)) AS day FROM events"
         " WHERE log_id = {log_id:String} AND partition = {partition:UInt16} AND offset < {next_offset:UInt64}"
         " AND toDate(appended_at) >= newest_day - {horizon_days:UInt16}",
+        rows_min=LOAD_KEYS,
         log_id=state.log_id,
         partition=state.partition,
         next_offset=state.next_offset,
         horizon_days=horizon_days,
-    )
-    hashes = rows.select(pl.col("hash_high", "hash_low")).to_numpy().astype(np.uint64).reshape(-1, 2)
-    index.add(hashes, rows["day"].to_numpy().astype(np.uint16))
+    ):
+        hashes = np.stack([keys[word].to_numpy() for word in ("hash_high", "hash_low")], axis=1)
+        index.add(hashes, keys["day"].to_numpy())
     return index
+
+
+def index_memory(size: int) -> Buffer:
+    """So many bytes for the dedup index. Large ones are mapped from a file of TMPDIR that has no name.
+
+    Then the operating system holds in memory what is asked for, and may write the rest out while memory is short.
+    """
+    if size < MAPPED_BYTES:
+        return bytearray(size)
+    with TemporaryFile() as file:
+        posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, and not a fault at some write
+        return mmap(file.fileno(), size)
 
 
 def usage_between(

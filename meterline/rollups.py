@@ -22,6 +22,7 @@ from schemas.tables import ROLLUPS
 from stores.clickhouse import insert, query, stream
 
 CHUNK_EVENTS = 1_000_000
+RECOUNTED_AT_ONCE = 250_000
 SHOWN_DIFFERENCES = 20
 EVER = Period(datetime(1900, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC))
 RECOUNTED = replace(ROLLUPS, name="rollups_recounted")
@@ -180,7 +181,9 @@ def _fill(app: System, period: Period, cut: Cut) -> Generator[Output, None, int]
     sql = f"SELECT {columns} FROM events WHERE {_EVENTS_WITHIN} AND toDate32(time) BETWEEN {{first:Date32}} AND {{last:Date32}}"  # noqa: S608, E501
     yield Progress(step="recount", done=0, total=total)
     for first, last in _spans(days):
-        for number, events in enumerate(stream(app.clickhouse, sql, **where, first=first, last=last)):
+        for number, events in enumerate(
+            stream(app.clickhouse, sql, rows_min=RECOUNTED_AT_ONCE, **where, first=first, last=last)
+        ):
             found = recount(events, stretches, app.log.config)
             insert(app.clickhouse, RECOUNTED, found.rollups, f"{first}:{number}")
             done, altered = done + len(events), altered + found.altered

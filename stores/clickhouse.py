@@ -88,10 +88,17 @@ def query(client: Client, sql: str, **parameters: Any) -> pl.DataFrame:
     return client.query_df_arrow(sql, parameters=parameters, dataframe_library="polars")
 
 
-def stream(client: Client, sql: str, **parameters: Any) -> Iterator[pl.DataFrame]:
-    """The rows that a SELECT gives, a block at a time. The embedded engine makes the whole result first."""
+def stream(client: Client, sql: str, *, rows_min: int, **parameters: Any) -> Iterator[pl.DataFrame]:
+    """The rows that a SELECT gives, so many at a time. The embedded engine makes the whole result first."""
     with client.query_df_arrow_stream(sql, parameters=parameters, dataframe_library="polars") as blocks:
-        yield from blocks
+        gathered: list[pl.DataFrame] = []
+        for block in blocks:
+            gathered.append(block)
+            if sum(map(len, gathered)) >= rows_min:
+                yield pl.concat(gathered)
+                gathered = []
+        if gathered:
+            yield pl.concat(gathered)
 
 
 def _with_maps(rows: pa.Table, table: Table) -> pa.Table:
