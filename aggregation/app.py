@@ -7,7 +7,10 @@ starts it again, and it goes on behind the last stored batch. Owns that a batch 
 committed, only after all of it is stored.
 """
 
+import stores.memory  # noqa: F401, I001  before polars
+
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -29,13 +32,15 @@ from schemas.log import Flush
 from stores.clickhouse import open_clickhouse
 from stores.faults import reached
 from stores.kafka_log import open_log
+from stores.kafka_records import fetch_columns
 from stores.postgres import engine_for
 from stores.servers import Servers, servers_of
 
 FLUSH_INTERVAL_S = 1.0
 FLUSH_POLL_S = 0.1
 WATCH_INTERVAL_S = 2.0
-BATCHES_AHEAD = 2  # folded or waiting, beside the one that is being stored
+BATCHES_AHEAD = 2  # waiting to be folded, in each partition
+STORED_AT_ONCE = 2  # batches of different partitions: the engine's part of an insert is one thread's work
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +82,7 @@ def worker_app(servers: Servers, *, name: str | None = None, port: int = 6066) -
         web_port=port,
         web_bind="0.0.0.0",  # noqa: S104  metrics and health, nothing else: Faust's own pages are switched off below
     )
+    fetch_columns()
     app.transport = BatchTransport(app.conf.broker, app)
     _Worker(app, servers)
     return app
@@ -88,11 +94,12 @@ class _Worker:
     def __init__(self, app: faust.App, servers: Servers) -> None:
         self._app = app
         self._servers = servers
-        self._client = open_clickhouse(servers.clickhouse)
+        self._clients = [open_clickhouse(servers.clickhouse) for _ in range(STORED_AT_ONCE)]
         self._log = open_log(engine_for(servers.postgres), servers)
         self._partitions: dict[int, Partition] = {}
         self._timers: dict[int, FlushTimer] = {}
-        self._storing: asyncio.Future[None] | None = None
+        self._storing: dict[int, asyncio.Future[None]] = {}
+        self._may_store = asyncio.Semaphore(STORED_AT_ONCE)
         self.health = Health()
         topic = app.topic(servers.topic, value_type=bytes, value_serializer="raw", key_type=bytes, key_serializer="raw")
         app.agent(topic, name="aggregate")(self.aggregate)
@@ -112,11 +119,12 @@ class _Worker:
             tp = TP(self._servers.topic, number)
             self._app.consumer.cutters[tp] = partition.cutter()
             self._app.consumer.stored[tp] = partition.state.next_offset
+        gc.freeze()  # what lives now lives long; collections need not look at it
         stored = {number: partition.state.next_offset for number, partition in self._partitions.items()}
         self.health.assigned(stored, time.time())
 
     def _take_up(self, numbers: set[int]) -> None:
-        stored = stored_offsets(self._client, self._log.log_id)
+        stored = stored_offsets(self._clients[0], self._log.log_id)
         kept = {
             number: partition
             for number, partition in self._partitions.items()
@@ -124,7 +132,8 @@ class _Worker:
             if number in numbers and partition.state.next_offset == stored.get(number, 0)
         }
         self._partitions = {
-            number: kept.get(number) or Partition(self._client, self._log, number) for number in sorted(numbers)
+            number: kept.get(number) or Partition(self._clients[number % STORED_AT_ONCE], self._log, number)
+            for number in sorted(numbers)
         }
         self._timers = {number: FlushTimer(FLUSH_INTERVAL_S) for number in numbers}
         for gauge in (DEDUP_KEYS, DEDUP_BYTES):
@@ -133,20 +142,22 @@ class _Worker:
             partition.measure_index()
 
     async def aggregate(self, batches: faust.StreamT[Batch]) -> None:
-        """Fold a batch while the one before it is being stored; batches are stored in the order of their folding."""
+        """Fold a batch while those before it are being stored; a partition's are stored in the order of the log."""
         async for event in batches.noack().events():
             batch: Batch = event.value
-            partition = self._partitions.get(event.message.partition)
+            number = event.message.partition
+            partition = self._partitions.get(number)
             if partition is None or batch.start != partition.state.next_offset:
                 event.ack()  # left over from before a rebalance: it is read again, by whoever has the partition now
                 continue
             try:
                 folded = await asyncio.to_thread(partition.fold, batch)
-                if self._storing:
-                    await self._storing
-                self._storing = asyncio.ensure_future(self._store(partition, folded, event))
+                if number in self._storing:
+                    await self._storing[number]
+                await self._may_store.acquire()
+                self._storing[number] = asyncio.ensure_future(self._store(partition, folded, event))
                 if partition.must_reload:
-                    await self._storing
+                    await self._storing[number]
                     await asyncio.to_thread(partition.reload)
             except Exception as error:  # noqa: BLE001  crash-only
                 _end(error)
@@ -156,6 +167,7 @@ class _Worker:
             await asyncio.to_thread(partition.store, folded)
         except Exception as error:  # noqa: BLE001  crash-only
             _end(error)
+        self._may_store.release()
         tp = event.message.tp
         if tp in self._app.consumer.cutters:
             self._app.consumer.stored[tp] = folded.state.next_offset

@@ -6,13 +6,14 @@
 Owns that a replay, from any batch's end, on any machine, makes the same batches. The tokens of the inserts rest on it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from schemas.log import Configure, LogConfig, Record, Records, punctuation_of
+from schemas.log import NO_PLACE, Configure, LogConfig, Record, Records, Spans, punctuation_of
 
 ConfigVersions = Callable[[int], LogConfig]
 """Looks up a version of the configuration. Versions never change, so the answer is always the same."""
@@ -21,13 +22,26 @@ ConfigVersions = Callable[[int], LogConfig]
 FLUSH_AGAIN_S = 10.0
 
 
-def lines_in(values: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
-    r"""How many lines each value counts for in a batch, blank ones and the one after a last newline included.
+def lines_in(records: Records) -> npt.NDArray[np.int64]:
+    r"""How many lines each record counts for in a batch, blank ones and the one after a last newline included.
 
-    >>> lines_in([b'{"id":"1"}', b'{"id":"1"}\n{"id":"2"}', None])
+    >>> values = b'{"id":"1"}', b'{"id":"1"}\n{"id":"2"}', None
+    >>> lines_in(Records.of(Record(n, 0, b"flush", value) for n, value in enumerate(values)))
     array([1, 2, 0])
     """
-    return np.array([0 if value is None else value.count(b"\n") + 1 for value in values], np.int64)
+    counts = np.zeros(len(records), np.int64)
+    _count_lines(records.buffer, records.values, counts)
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_lines(buffer: npt.NDArray[np.uint8], values: Spans, counts: npt.NDArray[np.int64]) -> None:
+    for row in range(len(values)):
+        if values[row, 0] != NO_PLACE:
+            line_feeds = 0
+            for byte in buffer[values[row, 0] : values[row, 1]]:
+                line_feeds += byte == 0x0A
+            counts[row] = line_feeds + 1
 
 
 def version_after(last: Record, version: int) -> int:
@@ -80,10 +94,10 @@ class Cutter:
             return
         assert records.offsets[0] >= self.read_offset, "records come once, in order"
         self.read_offset = records.last.offset + 1
-        counts = lines_in(records.values)
-        punctuation = np.flatnonzero(counts == 0)
+        counts = lines_in(records)
+        punctuation = np.flatnonzero(records.punctuation)
         lines = counts.cumsum()
-        sizes = np.array([0 if value is None else len(value) for value in records.values], np.int64).cumsum()
+        sizes = records.sizes.cumsum()
         first = lines_before = bytes_before = 0
         while True:
             limits = self._versions(self._version).limits

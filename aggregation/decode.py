@@ -1,32 +1,69 @@
 """Lines of the log to a frame of events, a whole batch at once.
 
-The fast decoder reads every line with polars and knows when it may be wrong: a number with more digits than a float
-holds, a field that is missing or might not have been a string, an unusual time. Each such line goes to
-`schemas/event.py`, which alone decides what a line means and alone rejects. Owns the law that a line without doubt is
-decoded to exactly what `schemas/event.py` would say (tests hold the two against each other).
+The scanner finds the fields of every line, and knows where it is not sure. Each such line goes to `schemas/event.py`,
+which alone decides what a line means and alone rejects. Owns the law that a line without doubt is decoded to exactly
+what `schemas/event.py` would say (tests hold the two against each other).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any
+from typing import Self
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from aggregation.batch import lines_in
+from aggregation.instants import instants
+from aggregation.scan import Bytes, Lengths, Mask, Names, Places, Scanned, joined, scan, views
 from schemas.event import IDENTITY_FIELDS, NotAnEventError, decode_line
 from schemas.log import DEFAULT_TENANT, Limits, Records
-from schemas.ndjson import read_lines, split_lines, text_of
+from schemas.ndjson import text_of
 
-_INSTANT = r"^\d{4}-\d{2}-\d{2}T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$"
-_LONG_NUMBER = r"[0-9][0-9.]{15,}([eE][-+]?[0-9]+)?\s*[,}\]]|[0-9][eE][-+]?[0-9]{3,}\s*[,}\]]"
-_NOT_SURELY_TEXT = r"^(-?[0-9]+(\.[0-9]+)?|true|false|[\[{].*)$"
-_ESCAPED_ODDITY = r"\\u(0000|[dD][89a-fA-F])"
-
+_FIELDS = ("specversion", "tenant", *IDENTITY_FIELDS, "time")
+_SPECVERSION, _TENANT, _TIME = (_FIELDS.index(name) for name in ("specversion", "tenant", "time"))
 _BLANK_BYTES_MAX = 64  # a longer run of white space is a rejection, not a blank line
+_LINE_FEED = ord("\n")
 _REJECTED = {"reason": pl.String, "detail": pl.String}
-_NO_LINES = pl.Series([], dtype=pl.Binary)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines in a buffer, none of them blank, each with a line feed behind it.
+
+    `columns` has a row for each: offset, line (from 0 in its record), appended_at, or whatever else belongs to it.
+    """
+
+    buffer: Bytes
+    starts: Places
+    ends: Places
+    columns: pl.DataFrame
+
+    @classmethod
+    def of(cls, buffer: Bytes, columns: pl.DataFrame) -> Self:
+        """Lines in a buffer, each with a line feed behind it, and a row of `columns` for each, blank or not."""
+        ends = np.flatnonzero(buffer == _LINE_FEED) if len(columns) else np.zeros(0, np.int64)
+        starts = np.concatenate(([0], ends[:-1] + 1))[: len(ends)]
+        short = np.flatnonzero(ends - starts <= _BLANK_BYTES_MAX)
+        blank = [row for row in short.tolist() if not buffer[starts[row] : ends[row]].tobytes().strip(b" \t\r")]
+        if blank:
+            kept = np.ones(len(ends), np.bool_)
+            kept[blank] = False
+            return cls(buffer, starts[kept], ends[kept], columns.filter(kept))
+        return cls(buffer, starts, ends, columns)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def lengths(self) -> Lengths:
+        """The length of each line."""
+        return (self.ends - self.starts).astype(np.int32)
+
+    @property
+    def raw(self) -> pl.Series:
+        """The lines as a Binary series."""
+        return views(self.buffer, self.starts, self.lengths, pa.binary_view()).alias("raw")
 
 
 @dataclass(frozen=True)
@@ -37,127 +74,76 @@ class Decoded:
     rejections: pl.DataFrame
 
 
-def lines_of(records: Records) -> pl.DataFrame:
-    """The lines of a batch that are not blank: raw (Binary), offset, line (from 0 in its record), appended_at."""
-    values = [value for value in records.values if value is not None]
-    counts = lines_in(records.values)
-    lines = pl.DataFrame(
+def lines_of(records: Records) -> Lines:
+    """The lines of a batch."""
+    counts = lines_in(records)
+    columns = pl.DataFrame(
         {
-            "raw": split_lines(b"\n".join(values)) if values else _NO_LINES,
             "offset": np.repeat(records.offsets, counts).astype(np.uint64),
             "line": (np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)).astype(np.uint32),
             "appended_at": pl.Series(np.repeat(records.appended_at_ms, counts)).cast(pl.Datetime("ms", "UTC")),
         }
     )
-    short = lines["raw"].bin.size() <= _BLANK_BYTES_MAX
-    return lines.filter(~_blank(pl.col("raw"))) if short.any() else lines
+    return Lines.of(joined(records.buffer, records.values[~records.punctuation]), columns)
 
 
-def decode(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> Decoded:
-    """Every line as an event or a rejection, each in the order of the log. `lines` is as from `lines_of`.
+def decode(lines: Lines, paths: Sequence[str], limits: Limits) -> Decoded:
+    """Every line as an event or a rejection, each in the order of the log.
 
     Events have tenant, id, source, type, subject, time (microseconds, UTC), event (the line as text) and, a path of
-    `paths`, the text found there or null; rejections have reason, detail and raw. Both keep their position.
+    `paths`, the text found there or null; rejections have reason, detail and raw. Both keep the columns of `lines`.
     """
-    fast, doubtful = _decode_fast(lines, paths, limits)
+    raw = lines.raw
+    text = text_of(raw)
+    fields, doubtful = _fields(lines, paths, limits)
+    doubtful |= text.is_null()
+    sure = fields.hstack(lines.columns).with_columns(event=text)
     if not doubtful.any():  # as a rule: joining and sorting rows is for batches with doubtful ones
-        return Decoded(_events(lines.hstack(fast)), pl.DataFrame(schema={**_REJECTED, **lines.schema}))
-    lines = lines.with_row_index("row")
-    sure, exact, rejected = lines.filter(~doubtful), [], []
-    for row, raw in lines.filter(doubtful).select("row", "raw").iter_rows():
+        return Decoded(_timed(sure), pl.DataFrame(schema={**_REJECTED, "raw": pl.Binary, **lines.columns.schema}))
+    exact, rejected = [], []
+    for row, line in pl.select(row=pl.arg_where(doubtful)).with_columns(raw=raw.filter(doubtful)).iter_rows():
         try:
-            exact.append({"row": row, **decode_line(raw, paths, limits)})
+            exact.append({"row": row, **decode_line(line, paths, limits)})
         except NotAnEventError as error:
             rejected.append({"row": row, "reason": error.reason.value, "detail": error.detail})
-    columns = {name: fast.schema[name] for name in fast.columns}
-    slow = pl.DataFrame(exact, schema={"row": pl.UInt32, **columns})
-    decoded = pl.concat([sure.select("row").hstack(fast.filter(~doubtful)), slow])
-    events = _events(decoded.join(lines, on="row", maintain_order="left").sort("row").drop("row"))
+    columns = lines.columns.with_columns(raw=raw, event=text).with_row_index("row")
+    slow = pl.DataFrame(exact, schema={"row": pl.UInt32, **fields.schema}).join(columns.drop("raw"), on="row")
+    events = pl.concat([sure.with_row_index("row").filter(~doubtful), slow.select("row", *sure.columns)])
     reasons = pl.DataFrame(rejected, schema={"row": pl.UInt32, **_REJECTED})
-    return Decoded(events, reasons.join(lines, on="row", maintain_order="left").drop("row"))
+    return Decoded(
+        _timed(events.sort("row").drop("row")),
+        reasons.join(columns.drop("event"), on="row", maintain_order="left").drop("row"),
+    )
 
 
-def _events(decoded: pl.DataFrame) -> pl.DataFrame:
-    return decoded.with_columns(
-        pl.col("time").fill_null(pl.col("appended_at").dt.cast_time_unit("us")), event=pl.col("raw").cast(pl.String)
-    ).drop("raw")
+def _timed(events: pl.DataFrame) -> pl.DataFrame:
+    return events.with_columns(pl.col("time").fill_null(pl.col("appended_at").dt.cast_time_unit("us")))
 
 
-def _blank(raw: pl.Expr) -> pl.Expr:
-    return (raw.bin.size() <= _BLANK_BYTES_MAX) & raw.bin.encode("hex").str.contains(r"^(20|09|0d)*$")
-
-
-def _decode_fast(lines: pl.DataFrame, paths: Sequence[str], limits: Limits) -> tuple[pl.DataFrame, pl.Series]:
+def _fields(lines: Lines, paths: Sequence[str], limits: Limits) -> tuple[pl.DataFrame, pl.Series]:
     """The fields of every line, as far as they can be read at once, and for which lines that may be wrong."""
-    small = pl.when(pl.col("raw").bin.size() <= limits.event_bytes_max).then(pl.col("raw"))
-    readable = text_of(lines.select(small).to_series())
-    schema = dict.fromkeys(("tenant", "specversion", *IDENTITY_FIELDS, "time"), pl.String)
-    parsed = read_lines(readable.fill_null("{}"), {**schema, "data": _data_schema(paths)})
-    text = parsed.with_columns(line=readable)
-    fields = text.select(
-        pl.col("tenant").fill_null(DEFAULT_TENANT),
-        *IDENTITY_FIELDS,
-        pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False),
-        *(_at(path).alias(path) for path in paths),
+    found = scan(lines.buffer, lines.starts, lines.ends, Names.of(_FIELDS, paths))
+    time, in_time = _instants(found, limits)
+    fields = pl.DataFrame(
+        {
+            "tenant": found.text(_TENANT).fill_null(DEFAULT_TENANT),
+            **{name: found.text(_FIELDS.index(name)) for name in IDENTITY_FIELDS},
+            "time": time,
+            **{path: found.text(len(_FIELDS) + number) for number, path in enumerate(paths)},
+        }
     )
-    in_range = (pl.col("instant") >= limits.event_at_min) & (pl.col("instant") < limits.event_at_max)
-    doubts = [
-        pl.any_horizontal(pl.col("line", "specversion", *IDENTITY_FIELDS).is_null()),
-        pl.col("specversion") != "1.0",
-        *(
-            ~pl.col(field).str.len_bytes().is_between(1, limits.field_bytes_max)
-            for field in ("tenant", *IDENTITY_FIELDS)
-        ),
-        pl.col("time").is_not_null() & ~(pl.col("time").str.contains(_INSTANT) & in_range.fill_null(value=False)),
-        pl.col("data").is_null() & pl.col("line").str.contains(r'"data"|\\'),
-        pl.col("line").str.contains(_LONG_NUMBER),
-        pl.col("line").str.contains(_ESCAPED_ODDITY),
-        *(_at(path).str.contains(r"^[\[{]") for path in paths),
-    ]
-    each = text.with_columns(instant=fields["time"]).select(
-        doubt.fill_null(value=False).alias(str(number)) for number, doubt in enumerate(doubts)
-    )
-    return fields, each.select(pl.any_horizontal(pl.all())).to_series() | _not_surely_text(text)
+    sizes = found.lengths[_TENANT:_TIME]  # of the tenant and of the fields that must be there
+    fit = (sizes > 0) & (sizes <= limits.field_bytes_max)
+    fit[0] |= sizes[0] < 0
+    sure = ~found.doubtful & in_time & fit.all(axis=0) & (lines.lengths <= limits.event_bytes_max)
+    right = (found.text(_SPECVERSION) == "1.0").fill_null(value=False)
+    return fields, ~(pl.Series(sure) & right)
 
 
-def _data_schema(paths: Sequence[str]) -> pl.Struct:
-    tree: dict[str, Any] = {}
-    for path in paths:
-        reduce(lambda node, name: node.setdefault(name, {}), path.removeprefix("$.").split("."), tree)
-
-    def struct(node: dict[str, Any]) -> pl.Struct:
-        return pl.Struct({name: struct(inner) if inner else pl.String for name, inner in node.items()})
-
-    return struct(tree or {"-": {}})
-
-
-def _at(path: str) -> pl.Expr:
-    return reduce(lambda field, name: field.struct.field(name), path.removeprefix("$.").split("."), pl.col("data"))
-
-
-def _not_surely_text(text: pl.DataFrame) -> pl.Series:
-    """Where a field's text might have been a JSON number, boolean, object or array.
-
-    It was a string for sure if the line names the field once, followed by the very text in quotes, and escapes nothing.
-    """
-    suspicious = [pl.col(field).str.contains(_NOT_SURELY_TEXT) for field in ("tenant", *IDENTITY_FIELDS)]
-    rows = text.select(pl.any_horizontal(*(doubt.fill_null(value=False) for doubt in suspicious))).to_series()
-    if not rows.any():
-        return rows
-    line = pl.col("line")
-    cleared = [
-        pl.col(field).is_null()
-        | ~pl.col(field).str.contains(_NOT_SURELY_TEXT)
-        | (
-            (line.str.count_matches(f'"{field}"', literal=True) == 1)
-            & pl.any_horizontal(
-                line.str.contains(pl.concat_str(pl.lit(f'"{field}":{space}"'), field, pl.lit('"')), literal=True)
-                for space in ("", " ")
-            )
-        )
-        for field in ("tenant", *IDENTITY_FIELDS)
-    ]
-    sure = text.filter(rows).select(pl.all_horizontal(~line.str.contains("\\", literal=True), *cleared)).to_series()
-    doubtful = rows.to_numpy().copy()
-    doubtful[doubtful] = ~sure.fill_null(value=False).to_numpy()
-    return pl.Series(doubtful)
+def _instants(found: Scanned, limits: Limits) -> tuple[pl.Series, Mask]:
+    """The times, null where there is none; and where that is for sure."""
+    micros, understood = instants(found.buffer, found.starts[_TIME], found.lengths[_TIME])
+    missing = found.lengths[_TIME] < 0
+    time = pl.Series(micros).cast(pl.Datetime("us", "UTC"))
+    in_range = ((time >= limits.event_at_min) & (time < limits.event_at_max)).to_numpy()
+    return time.set(pl.Series(missing), None), understood & (in_range | missing)

@@ -6,10 +6,11 @@ that was in force where it stands in the log.
 
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from aggregation.batch import ConfigVersions
-from aggregation.decode import decode
+from aggregation.decode import Lines, decode
 from aggregation.fold import rollup_deltas
 from schemas.identity import event_hashes, event_keys
 from schemas.meter import all_paths
@@ -42,10 +43,9 @@ def recount(events: pl.DataFrame, stretches: pl.DataFrame, versions: ConfigVersi
     rollups, altered = [pl.DataFrame(schema=ROLLUPS.frame)], 0
     for (version, epoch), rows in placed.partition_by("config_version", "epoch", as_dict=True).items():
         config = versions(int(version))
-        lines = rows.select(
-            "offset", "line", "appended_at", raw=pl.col("event").cast(pl.Binary),
-            **{f"stored {name}": pl.col(name) for name in _READ_FROM_THE_LINE},
-        )  # fmt: skip
+        columns = rows.select("offset", "line", "appended_at", pl.col(_READ_FROM_THE_LINE).name.prefix("stored "))
+        text = "\n".join([*rows["event"].to_list(), ""])
+        lines = Lines.of(np.frombuffer(text.encode(), np.uint8), columns)
         decoded = decode(lines, all_paths(config.meters), config.limits).events
         rollups.append(rollup_deltas(decoded, config.meters, int(epoch)))
         altered += len(lines) - _as_stored(decoded)

@@ -8,13 +8,9 @@ Owns where reading starts: behind the last batch that is stored, as ClickHouse k
 group's committed offset is. That offset is written for those who watch the group, and decides nothing.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-import aiokafka.consumer.fetcher
-import numpy as np
-from aiokafka.consumer.fetcher import READ_COMMITTED
-from aiokafka.errors import CorruptRecordException
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -22,50 +18,6 @@ from faust.types import TP, ConsumerMessage
 from aggregation.batch import Cutter
 from schemas.configuration import ConfigurationError, Fault
 from schemas.log import Records
-
-
-class _Columns(aiokafka.consumer.fetcher.PartitionRecords):  # type: ignore[misc]
-    """Fetched records in columns, a whole batch of the producer at once.
-
-    aiokafka's object a record takes four times as long as all the rest of the fetch. What is left out is the same:
-    batches of the broker's own, batches of aborted transactions, and records before the offset that was asked for.
-    """
-
-    next_fetch_offset: int
-
-    def _unpack_records(self) -> Iterator[Records]:
-        while self._records.has_next():
-            batch = self._records.next_batch()
-            if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"a batch of {self._tp} was damaged on its way")
-            asked, self.next_fetch_offset = self.next_fetch_offset, batch.next_offset
-            if not (self._aborted(batch) or batch.is_control_batch):
-                yield _columns(batch, asked)
-
-    def _aborted(self, batch: Any) -> bool:
-        """Whether a batch is of a transaction that was aborted. To be asked of every batch, in order."""
-        if self._isolation_level != READ_COMMITTED or batch.producer_id is None:
-            return False
-        self._consume_aborted_up_to(batch.base_offset)
-        if batch.is_control_batch and self._contains_abort_marker(batch):
-            self._aborted_producers.discard(batch.producer_id)
-        return bool(batch.is_transactional and batch.producer_id in self._aborted_producers)
-
-
-def _columns(batch: Any, asked: int) -> Records:
-    """The records of a batch from the offset that was asked for on. All have the time at which the broker took it.
-
-    One pass, in which no two records live at once: the garbage collector would look at each of them, again and again.
-    """
-    offsets: list[int] = []
-    keys: list[bytes | None] = []
-    values: list[bytes | None] = []
-    for record in batch:
-        offsets.append(record.offset)
-        keys.append(record.key)
-        values.append(record.value)
-    columns = Records(np.array(offsets, np.int64), np.full(len(values), batch.max_timestamp, np.int64), keys, values)
-    return columns[int(np.searchsorted(columns.offsets, asked)) :]
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -102,7 +54,6 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.cutters, self.stored = {}, {}
-        aiokafka.consumer.fetcher.PartitionRecords = _Columns
         super().__init__(*arguments, **options)
 
     def at_end(self, tp: TP, end: int | None = None) -> bool:
@@ -146,6 +97,12 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
             )
             allowed = "allowed: retention.ms=-1, or longer than workers are ever behind"
             raise ConfigurationError([Fault("Kafka", tp.topic, value, allowed)])
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """A full buffer makes the reader wait for room in it; Faust's way is to look away, for a second at a time."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Nothing was held back."""
 
     async def perform_seek(self) -> None:
         """Read on behind the last stored batch of each partition."""

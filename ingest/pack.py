@@ -38,7 +38,7 @@ def identify(lines: Sequence[bytes]) -> list[bytes]:
     events = read_lines(text, dict.fromkeys(("tenant", "source", "id"), pl.String))
     known = events.select(pl.col("tenant").fill_null(DEFAULT_TENANT), pl.col("source", "id"))
     if known["id"].null_count() + known["source"].null_count() == 0:
-        return event_keys(known)
+        return event_keys(known).cast(pl.Binary).to_list()
     return [
         line if source is None or event_id is None else event_key(tenant, source, event_id)
         for line, (tenant, source, event_id) in zip(lines, known.iter_rows(), strict=True)

@@ -5,8 +5,8 @@ epoch, and the version of the configuration (limits and meters) in force from an
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
 
@@ -20,6 +20,11 @@ from schemas.meter import Meter
 
 DEFAULT_TENANT = "default"
 """The tenant of an event that names none."""
+
+
+Spans = npt.NDArray[np.int64]
+"""Shape (n, 2): where each of some stretches of a buffer starts and ends; NO_PLACE twice for one that is not there."""
+NO_PLACE = -1
 
 
 class Record(NamedTuple):
@@ -37,29 +42,62 @@ class Records:
 
     offsets: npt.NDArray[np.int64]
     appended_at_ms: npt.NDArray[np.int64]
-    keys: Sequence[bytes | None]
-    values: Sequence[bytes | None]
+    buffer: npt.NDArray[np.uint8]
+    """Where keys and values stand, with whatever else between them."""
+    keys: Spans
+    values: Spans
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.offsets)
 
     def __getitem__(self, rows: slice) -> Self:
-        return type(self)(self.offsets[rows], self.appended_at_ms[rows], self.keys[rows], self.values[rows])
+        return replace(
+            self,
+            offsets=self.offsets[rows],
+            appended_at_ms=self.appended_at_ms[rows],
+            keys=self.keys[rows],
+            values=self.values[rows],
+        )
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """The bytes of each value."""
+        return self.values[:, 1] - self.values[:, 0]
+
+    @property
+    def punctuation(self) -> npt.NDArray[np.bool_]:
+        """Which records have no value."""
+        return np.equal(self.values[:, 0], NO_PLACE)
+
+    def __iter__(self) -> Iterator[Record]:
+        """One record after the other: for the last of a batch, and for tests."""
+        for row in range(len(self)):
+            key, value = self._bytes(self.keys[row]), self._bytes(self.values[row])
+            yield Record(int(self.offsets[row]), int(self.appended_at_ms[row]), key, value)
+
+    def _bytes(self, span: npt.NDArray[np.int64]) -> bytes | None:
+        start, end = span.tolist()
+        return None if start == NO_PLACE else self.buffer[start:end].tobytes()
 
     @property
     def last(self) -> Record:
         """The last record."""
-        return Record(int(self.offsets[-1]), int(self.appended_at_ms[-1]), self.keys[-1], self.values[-1])
+        return next(iter(self[-1:]))
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Self:
         """Single records as columns."""
         rows = list(records)
+        parts = [part for row in rows for part in (row.key, row.value)]
+        ends = np.cumsum([len(part or b"") for part in parts], dtype=np.int64)
+        spans = np.stack([np.concatenate(([0], ends[:-1]))[: len(ends)], ends], axis=1)
+        spans[[part is None for part in parts]] = NO_PLACE
         return cls(
             np.array([row.offset for row in rows], np.int64),
             np.array([row.appended_at_ms for row in rows], np.int64),
-            [row.key for row in rows],
-            [row.value for row in rows],
+            np.frombuffer(b"".join([part or b"" for part in parts]), np.uint8),
+            spans[0::2],
+            spans[1::2],
         )
 
     @classmethod
@@ -67,12 +105,18 @@ class Records:
         """Parts that follow each other, as one."""
         if len(parts) == 1:
             return parts[0]
+        starts = np.cumsum([0, *(len(part.buffer) for part in parts[:-1])]).tolist()
         return cls(
             np.concatenate([part.offsets for part in parts]),
             np.concatenate([part.appended_at_ms for part in parts]),
-            [key for part in parts for key in part.keys],
-            [value for part in parts for value in part.values],
+            np.concatenate([part.buffer for part in parts]),
+            np.concatenate([_moved(part.keys, start) for part, start in zip(parts, starts, strict=True)]),
+            np.concatenate([_moved(part.values, start) for part, start in zip(parts, starts, strict=True)]),
         )
+
+
+def _moved(spans: Spans, distance: int) -> Spans:
+    return np.where(spans == NO_PLACE, NO_PLACE, spans + distance)
 
 
 class Limits(BaseModel):
@@ -80,7 +124,7 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_events_max: int = Field(default=65_536, ge=1, le=500_000)
+    batch_events_max: int = Field(default=131_072, ge=1, le=500_000)
     batch_bytes_max: int = Field(default=32 << 20, ge=1)
     event_bytes_max: int = Field(default=1 << 20, ge=1)
     field_bytes_max: int = Field(default=512, ge=1)

@@ -33,7 +33,10 @@ class Table:
     def ddl(self) -> str:
         """The statement that creates the table where there is none."""
         columns = ", ".join(f"{name} {kind}" for name, kind in self.columns.items())
-        settings = "non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1"
+        settings = (
+            "non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1,"
+            " min_bytes_for_wide_part = 134217728"  # a batch is one file a table, and not two a column
+        )
         return f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}) ENGINE = {self.engine} SETTINGS {settings}"
 
 

@@ -21,7 +21,7 @@ def log(database: sa.Engine) -> PostgresLog:
 
 
 def columns(records: Records) -> tuple[list[int], list[bytes | None]]:
-    return records.offsets.tolist(), list(records.values)
+    return records.offsets.tolist(), [record.value for record in records]
 
 
 def test_records_come_back_in_order_from_any_offset(log: PostgresLog) -> None:
@@ -78,7 +78,7 @@ def test_punctuation_reaches_every_partition(log: PostgresLog, database: sa.Engi
         number = log.new_barrier(connection, "test")
     assert log.punctuate(Barrier(number)) == {0: 3, 1: 3, 2: 3}
     for partition in range(3):
-        keys = [punctuation_of(key) for key in log.read(partition, 0, 1 << 20).keys]
+        keys = [punctuation_of(record.key) for record in log.read(partition, 0, 1 << 20)]
         assert keys == [Configure(1, log.log_id), Configure(2, log.log_id), Barrier(number)]
     assert log.config(2) == config == log.newest_config()
 

@@ -108,7 +108,7 @@ def fold_once(batch: Batch, state: PartitionState, index: DedupIndex, logs: Logs
     A fold takes some 10 ms, however small it is, and schedules repeat many. That it repeats itself is another law's.
     """
     records = batch.records
-    read = (batch.start, *records.offsets.tolist(), *records.appended_at_ms.tolist(), *records.keys, *records.values)
+    read = (batch.start, *records)
     keys = frozenset(key for run in index._runs for key in zip(*(part.tolist() for part in run.columns()), strict=True))
     before = (
         state.partition,

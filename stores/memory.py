@@ -1,0 +1,17 @@
+"""How this process keeps its memory. To be imported before polars and numpy take any.
+
+Their allocators give large pieces back to the system as soon as they are free: each batch would take its memory anew,
+and the kernel would clear it each time. Measured: a fifth of a worker's CPU time.
+"""
+
+import ctypes
+import os
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h has them
+_KEPT_BYTES = 1 << 30
+
+os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:30000,muzzy_decay_ms:30000")  # polars' jemalloc
+_libc = ctypes.CDLL(None)
+if hasattr(_libc, "mallopt"):  # glibc: numpy, and Python's larger objects
+    _libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+    _libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
