@@ -14,6 +14,7 @@ import gc
 import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import faust
@@ -131,15 +132,17 @@ class _Worker:
             # a state is a function of the log up to its offset: where that is still the end, it is still right
             if number in numbers and partition.state.next_offset == stored.get(number, 0)
         }
-        self._partitions = {
-            number: kept.get(number) or Partition(self._clients[number % STORED_AT_ONCE], self._log, number)
-            for number in sorted(numbers)
-        }
+        with ThreadPoolExecutor(STORED_AT_ONCE) as loading:
+            loaded = loading.map(self._load, new := sorted(numbers - kept.keys()))
+            self._partitions = kept | dict(zip(new, loaded, strict=True))
         self._timers = {number: FlushTimer(FLUSH_INTERVAL_S) for number in numbers}
         for gauge in (DEDUP_KEYS, DEDUP_BYTES):
             gauge.clear()  # of the partitions that are another worker's now
         for partition in self._partitions.values():
             partition.measure_index()
+
+    def _load(self, number: int) -> Partition:
+        return Partition(self._clients[number % STORED_AT_ONCE], self._log, number)
 
     async def aggregate(self, batches: faust.StreamT[Batch]) -> None:
         """Fold a batch while those before it are being stored; a partition's are stored in the order of the log."""
