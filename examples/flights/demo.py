@@ -2,9 +2,13 @@
 
 Everything is real: the flights of 2013, the log in PostgreSQL, the rollups in ClickHouse, the double-entry ledger. The
 usage goes in as it would from a file of a customer; the commands are those of the command line.
+
+It runs embedded, in a directory of its own. Where the environment names the servers of a deployment, it runs there, and
+that deployment's workers count. It may run again: then all of it is known.
 """
 
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -18,9 +22,12 @@ from rich.table import Table
 
 from examples.flights.events import flights, sent, usage_events
 from meterline.cli import console, render
-from meterline.embedded import Embedded, embedded
+from meterline.embedded import embedded
 from meterline.operations import outputs_of
+from meterline.system import System, connected
+from schemas.meter import parse_meters
 from stores.clickhouse import query
+from stores.servers import servers_of
 
 HERE = Path(__file__).parent
 took: list[tuple[str, float]] = []
@@ -36,7 +43,7 @@ def part(title: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Run the demo in a directory of its own, which is removed at the end unless one is named."""
+    """Run the demo, with its files in a directory of its own, which is removed at the end unless one is named."""
     logging.basicConfig(level=logging.WARNING)
     named = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     directory = named or Path(tempfile.mkdtemp(prefix="meterline-demo-"))
@@ -87,20 +94,29 @@ def story(directory: Path) -> None:
 
 
 @contextmanager
-def open_stores(directory: Path) -> Iterator[Embedded]:
-    """The embedded stores, with the time that opening them took."""
+def open_stores(directory: Path) -> Iterator[System]:
+    """The stores of the deployment that the environment names, or embedded ones; with the time that opening them took.
+
+    Raises SystemExit where a deployment meters something else: the demo's meters and contracts would take the place of
+    those in force.
+    """
     started_s = time.perf_counter()
-    with embedded(directory / "data") as app:
-        took.append(("PostgreSQL and ClickHouse start", time.perf_counter() - started_s))
+    servers = servers_of(os.environ)
+    with connected(servers) if servers else embedded(directory / "data") as app:
+        what = "The servers answer" if servers else "PostgreSQL and ClickHouse start"
+        took.append((what, time.perf_counter() - started_s))
+        ours = parse_meters((HERE / "meters.yaml").read_text(), "meters.yaml")
+        if others := sorted({meter.slug for meter in app.log.meters()} - {meter.slug for meter in ours}):
+            raise SystemExit(f"this deployment meters {', '.join(others)}; give the demo one of its own")
         yield app
 
 
-def show(app: Embedded, operation: str, **parameters: str) -> None:
+def show(app: System, operation: str, **parameters: str) -> None:
     """Run one of the command line's operations and show what it says."""
     render(outputs_of(app, operation, parameters))
 
 
-def outcomes(app: Embedded) -> None:
+def outcomes(app: System) -> None:
     """What became of every line, and why some events count for no meter."""
     counted = query(app.clickhouse, "SELECT sum(accepted), sum(duplicates), sum(rejected) FROM progress").row(0)
     console.print("accepted {:,}, duplicates {:,}, rejected {:,}".format(*counted))
@@ -115,7 +131,7 @@ def outcomes(app: Embedded) -> None:
     console.print(table)
 
 
-def number_of(app: Embedded, period: str, customer: str) -> str:
+def number_of(app: System, period: str, customer: str) -> str:
     """The number of a customer's invoice."""
     with app.database.connect() as connection:
         invoices = pl.read_database(

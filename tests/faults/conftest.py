@@ -25,6 +25,7 @@ from stores.servers import Servers
 from tests.oracles.log_oracle import Recount
 from tests.oracles.topic import read_topic
 from tests.servers.clickhouse import ClickHouse
+from tests.servers.compose import command
 from tests.servers.kafka import Broker, free_port
 
 METERS = (
@@ -37,7 +38,7 @@ BATCH_EVENTS = 200
 
 @dataclass
 class Supervised:
-    """A worker that is started again whenever it ends, as a supervisor would."""
+    """A worker of docker-compose.yml that is started again whenever it ends, as a supervisor would."""
 
     environment: dict[str, str]
     log: Path
@@ -57,7 +58,7 @@ class Supervised:
         environment = {**self.environment, "METERLINE_KILL_AT": self.kill_at if not self.ended else ""}
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "meterline", "worker", "--port", str(self.port)],
+                [sys.executable, *command("worker-1", {"--port": str(self.port)})[1:]],
                 env={**os.environ, **environment}, stdout=output, stderr=output,
             )  # fmt: skip
 
