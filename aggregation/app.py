@@ -15,6 +15,8 @@ import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import faust
@@ -66,6 +68,7 @@ def worker_app(servers: Servers, *, name: str | None = None, port: int = 6066) -
         f"meterline.{servers.topic}",
         broker=f"kafka://{servers.kafka}",
         store="memory://",
+        datadir=str(Path(gettempdir()) / "meterline"),  # Faust makes one, and nothing stands in it
         topic_allow_declare=False,
         topic_disable_leader=True,
         stream_buffer_maxsize=BATCHES_AHEAD,

@@ -45,7 +45,7 @@ def recount(events: pl.DataFrame, stretches: pl.DataFrame, versions: ConfigVersi
         config = versions(int(version))
         columns = rows.select("offset", "line", "appended_at", pl.col(_READ_FROM_THE_LINE).name.prefix("stored "))
         text = "\n".join([*rows["event"].to_list(), ""])
-        lines = Lines.of(np.frombuffer(text.encode(), np.uint8), columns)
+        lines = Lines.of(np.frombuffer(bytearray(text.encode()), np.uint8), columns)
         decoded = decode(lines, all_paths(config.meters), config.limits).events
         rollups.append(rollup_deltas(decoded, config.meters, int(epoch)))
         altered += len(lines) - _as_stored(decoded)

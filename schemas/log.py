@@ -95,9 +95,9 @@ class Records:
         return cls(
             np.array([row.offset for row in rows], np.int64),
             np.array([row.appended_at_ms for row in rows], np.int64),
-            np.frombuffer(b"".join([part or b"" for part in parts]), np.uint8),
-            spans[0::2],
-            spans[1::2],
+            np.frombuffer(bytearray().join([part or b"" for part in parts]), np.uint8),
+            np.ascontiguousarray(spans[0::2]),
+            np.ascontiguousarray(spans[1::2]),
         )
 
     @classmethod
