@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-stream lock clean
+.PHONY: help setup demo test check bench bench-stream bench-worker lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ check: setup ## style, types, import contracts
 bench: setup ## run the benchmarks and write their results
 	@$(BIN)/python -m benchmarks.import_flights
 	@$(BIN)/python -m benchmarks.rating
+
+bench-worker: setup ## a worker that knows 20 million identities: rate, memory, restart; and freshness at low load
+	@$(BIN)/python -m benchmarks.worker
 
 bench-stream: setup ## Meterline, Flink, Quix Streams and Faust on one Kafka topic, side by side; Java 17 and Maven needed
 	@$(BIN)/python -m benchmarks.stream

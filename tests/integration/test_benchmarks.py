@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from benchmarks import import_flights, rating
+from benchmarks import import_flights, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -31,6 +31,14 @@ def test_the_stream_benchmark_finds_what_its_oracle_finds_with_every_system() ->
     wrong = {each["system"]: each.get("failed", each.get("difference")) for each in result["systems"]}
     assert not any(wrong.values()), wrong
     assert markdown(result).count(" exact") == len(SYSTEMS)
+
+
+def test_the_worker_benchmark_finds_the_keys_and_sees_every_event() -> None:
+    """The worker that starts over stored identities has them in its index, and every event becomes visible."""
+    result = worker.run(worker.SMOKE_KEYS, worker.SMOKE_EVENTS, 5)
+    assert result["dedup_bytes_a_key"] <= 20
+    assert result["freshness_events"] == 5
+    assert result["restart_to_first_commit_s"] > 0
 
 
 def test_the_payload_of_the_stream_benchmark_is_the_same_for_the_same_seed() -> None:

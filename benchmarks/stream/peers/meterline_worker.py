@@ -6,7 +6,6 @@ it has its partitions to the moment when its metrics say that every line is stor
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from meterline.system import configure_meters
 from stores.kafka_log import open_log
 from stores.postgres import embedded_server, engine_for
 from stores.servers import servers_of
+from tests.servers.kafka import free_port
 
 ROOT = Path(__file__).parents[3]
 METERS = (
@@ -37,12 +37,12 @@ def prepare(task: Task) -> None:
 
     `meterline meters apply` would wait for a worker to follow.
     """
-    with _environment(task) as environment:
-        command = _meterline("topics", "create", "--partitions", str(PARTITIONS))
-        made = subprocess.run(command, env=environment, cwd=task.directory, capture_output=True, text=True, check=False)
+    with environment(task) as variables:
+        command = meterline("topics", "create", "--partitions", str(PARTITIONS))
+        made = subprocess.run(command, env=variables, cwd=task.directory, capture_output=True, text=True, check=False)
         if made.returncode:
             raise SystemFailedError(made.stderr)
-        servers = servers_of(environment)
+        servers = servers_of(variables)
         assert servers is not None
         database = engine_for(servers.postgres)
         log = open_log(database, servers)
@@ -53,32 +53,33 @@ def prepare(task: Task) -> None:
 
 def run_meterline(task: Task) -> Run:
     """Run a worker over the topic until all of it is stored."""
-    port = _free_port()
+    port = free_port()
     with (
-        _environment(task) as environment,
-        processes(task, [_meterline("worker", "--port", str(port))], environment) as (worker,),
+        environment(task) as variables,
+        processes(task, [meterline("worker", "--port", str(port))], variables) as (worker,),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
     ):
         postmaster = task.directory / "postgres" / "postmaster.pid"
         task.pids.append(int(postmaster.read_text().split()[0]))
-        for _ in _polls(task, worker, READY_POLL_S):
-            if _answer(client, "/readyz") is not None:
+        for _ in polls(task, worker, READY_POLL_S):
+            if answer(client, "/readyz") is not None:
                 break
         started_at = time.time()
-        for _ in _polls(task, worker, POLL_S):
-            stored = sum(float(count) for count in _LINES.findall(_answer(client, "/metrics") or ""))
+        for _ in polls(task, worker, POLL_S):
+            stored = sum(float(count) for count in _LINES.findall(answer(client, "/metrics") or ""))
             if stored >= task.events:
                 break
         ended_at = time.time()
     return Run(int(stored), started_at, ended_at, _rollups(task))
 
 
-def _meterline(*arguments: str) -> list[str]:
+def meterline(*arguments: str) -> list[str]:
+    """The command line of a process of ours."""
     return [sys.executable, "-m", "meterline", *arguments]
 
 
 @contextmanager
-def _environment(task: Task) -> Iterator[dict[str, str]]:
+def environment(task: Task) -> Iterator[dict[str, str]]:
     """The environment of Meterline's processes, PostgreSQL running."""
     with embedded_server(task.directory / "postgres") as postgres:
         yield {
@@ -91,7 +92,8 @@ def _environment(task: Task) -> Iterator[dict[str, str]]:
         }
 
 
-def _polls(task: Task, worker: subprocess.Popen[bytes], interval_s: float) -> Iterator[None]:
+def polls(task: Task, worker: subprocess.Popen[bytes], interval_s: float) -> Iterator[None]:
+    """Come back again and again while a worker runs. Raises SystemFailedError when it ends, or takes too long."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while True:
         if worker.poll() is not None:
@@ -102,7 +104,7 @@ def _polls(task: Task, worker: subprocess.Popen[bytes], interval_s: float) -> It
         time.sleep(interval_s)
 
 
-def _answer(client: httpx.Client, path: str) -> str | None:
+def answer(client: httpx.Client, path: str) -> str | None:
     """What the worker says; None where it does not listen yet, or says no."""
     try:
         answer = client.get(path)
@@ -118,10 +120,3 @@ def _rollups(task: Task) -> pl.DataFrame:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, program, task.directory / "clickhouse", result], env=environment, check=True)
     return pl.read_csv(result)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
