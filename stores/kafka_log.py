@@ -95,7 +95,10 @@ def create_topic(
         found = asyncio.run(_found(servers))
         faults = []
         if known is None and found and not found.usable:
-            allowed = "allowed: no topic, or one without records and with message.timestamp.type=LogAppendTime"
+            allowed = (
+                "allowed: no topic, or one without records, with message.timestamp.type=LogAppendTime and"
+                f" max.message.bytes of at least {RECORD_BYTES_MAX}"
+            )
             faults = [Fault("Kafka", servers.topic, "a topic that no log is known of", allowed)]
         if known is not None and known.topic != servers.topic:
             allowed = "allowed: one log a database"
@@ -123,7 +126,7 @@ def create_topic(
 
 @dataclass(frozen=True)
 class _Found:
-    """A topic that is there. It is usable for a new log when it holds nothing and keeps the broker's time."""
+    """A topic that is there. It is usable for a new log if it is empty, has the broker's time and takes all events."""
 
     partitions: int
     usable: bool
@@ -142,7 +145,8 @@ async def _found(servers: Servers) -> _Found | None:
         settings = {name: value for _, _, _, _, entries in answer.resources for name, value, *_ in entries}
         partitions = [TopicPartition(servers.topic, each["partition"]) for each in topic["partitions"]]
         empty = not any((await consumer.end_offsets(partitions)).values())
-        return _Found(len(partitions), empty and settings["message.timestamp.type"] == "LogAppendTime")
+        timed = settings["message.timestamp.type"] == "LogAppendTime"
+        return _Found(len(partitions), empty and timed and int(settings["max.message.bytes"]) >= RECORD_BYTES_MAX)
     finally:
         await consumer.stop()
         await admin.close()
