@@ -18,6 +18,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tests.faults.conftest import Deployment, event
 from tests.faults.gateways import (
+    ANSWER_S,
+    Answer,
     Gateway,
     Load,
     assert_refusals_are_in_order,
@@ -163,6 +165,31 @@ def test_sigterm_while_the_log_keeps_requests_waiting(deployment: Deployment, ga
     assert asyncio.run(send_and_stop()) == [204] * 20
     assert gateway.wait() == 0
     assert sorted(numbers_in_topic(deployment.servers)) == [0, *range(20)]
+
+
+def test_a_log_that_is_slow_is_not_waited_for(deployment: Deployment, gateway: Gateway) -> None:
+    """A request that waited for another's group, and then waits in its own, has its answer within the same bound."""
+    filler = "x" * 900_000
+    small, large = b"[" + event(1) + b"]", b"[" + b",".join(event(n, note=filler) for n in range(10, 25)) + b"]"
+
+    async def ask() -> list[Answer]:
+        async with httpx.AsyncClient(timeout=30) as connection:
+            deployment.broker.pause()
+            try:
+                first = asyncio.create_task(send(connection, gateway.url, small))
+                await asyncio.sleep(0.5)  # so that they are no group
+                second = asyncio.create_task(send(connection, gateway.url, large))
+                await asyncio.sleep(3)  # less than the gateway gives a group
+                deployment.broker.resume()
+                await first
+                deployment.broker.pause()
+                return [await first, await second]
+            finally:
+                deployment.broker.resume()
+
+    first, second = asyncio.run(ask())
+    assert (first.status, second.status) == (204, 503)
+    assert 5.5 < second.seconds < ANSWER_S + 0.5  # a part of which it took to send the body
 
 
 def test_clients_that_retry_count_once(deployment: Deployment, gateways: list[Gateway]) -> None:
