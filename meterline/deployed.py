@@ -72,6 +72,7 @@ def run_gateway(servers: Servers, host: str, port: int) -> int:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 ws="none",
                 loop="uvloop",
                 timeout_keep_alive=KEEP_ALIVE_S,

@@ -3,8 +3,9 @@
 import asyncio
 import gzip
 import random
+import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,29 +140,68 @@ def test_a_client_that_hangs_up(deployment: Deployment, gateway: Gateway) -> Non
     assert "Traceback" not in gateway.log.read_text()
 
 
-def test_a_body_that_does_not_come_is_given_up(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its time the answer is 408, and the connection is closed; the gateway has answered others meanwhile."""
-    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 0.2)
+def ask_inside(deployment: Deployment, ask: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+    """What is asked of a gateway that runs in this process, where its bounds can be made small."""
 
-    async def never() -> Any:
-        yield event(1)[:20]
-        await asyncio.Event().wait()
-
-    async def ask() -> list[httpx.Response]:
+    async def run() -> Any:
         app = application(deployment.system.log, Producer(deployment.servers, PARTITIONS))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://x", headers=SINGLE) as client,
         ):
-            slow = asyncio.create_task(client.post("/api/v1/events", content=never(), headers=SINGLE))
-            quick = await client.post("/api/v1/events", content=event(2), headers=SINGLE)
-            return [quick, await slow]
+            return await ask(client)
 
-    quick, slow = asyncio.run(ask())
+    return asyncio.run(run())
+
+
+async def never_whole() -> AsyncIterator[bytes]:
+    yield event(1)[:100]
+    await asyncio.Event().wait()
+
+
+def test_a_body_that_does_not_come_is_given_up(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its time the answer is 408, and the connection is closed; the gateway has answered others meanwhile."""
+    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 0.2)
+
+    async def ask(client: httpx.AsyncClient) -> list[httpx.Response]:
+        slow = asyncio.create_task(client.post("/api/v1/events", content=never_whole()))
+        return [await client.post("/api/v1/events", content=event(2)), await slow]
+
+    quick, slow = ask_inside(deployment, ask)
     assert (quick.status_code, slow.status_code, slow.headers["connection"]) == (204, 408, "close")
     assert "did not come within" in slow.json()["detail"]
     assert numbers_in_topic(deployment.servers) == [2]
+
+
+def test_bodies_that_come_at_the_same_time_have_a_bound(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that send and do not end take up what there is; others are told to come again, until those are gone."""
+    monkeypatch.setattr(api, "BODIES_BYTES_MAX", 400)
+    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 1.0)
+
+    async def ask(client: httpx.AsyncClient) -> list[httpx.Response]:
+        slow = [asyncio.create_task(client.post("/api/v1/events", content=never_whole())) for _ in range(3)]
+        await asyncio.sleep(0.1)  # so that each has sent its part
+        refused = await client.post("/api/v1/events", content=event(2))
+        await asyncio.gather(*slow)
+        return [refused, await client.post("/api/v1/events", content=event(3))]
+
+    refused, accepted = ask_inside(deployment, ask)
+    assert (refused.status_code, refused.headers["retry-after"], accepted.status_code) == (503, "1", 204)
+    assert "too many bodies" in refused.json()["detail"]
+    assert numbers_in_topic(deployment.servers) == [3]
+
+
+def test_a_client_that_does_not_end_does_not_keep_the_gateway_from_ending(gateway: Gateway) -> None:
+    """SIGTERM ends it in order within ten seconds, though half a body is there."""
+    head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: {SINGLE['Content-Type']}\r\nContent-Length: 500\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
+        connection.sendall(head.encode() + event(1))
+        gateway.wait_for(lambda: gateway.metric("meterline_gateway_received_bytes_total") > 0)
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait(10) == 0
 
 
 def test_more_than_the_queue_holds_is_refused_at_once(deployment: Deployment, gateway: Gateway) -> None:
