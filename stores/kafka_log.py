@@ -30,7 +30,6 @@ class KafkaLog(Log):
 
     def __init__(self, engine: sa.Engine, log_id: str, partitions: int, servers: Servers) -> None:
         super().__init__(engine, log_id, partitions)
-        self.servers = servers
         self._producer = Producer(servers, partitions)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="producer", daemon=True)
