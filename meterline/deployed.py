@@ -1,12 +1,15 @@
 """The processes of a deployment over Kafka, ClickHouse and PostgreSQL: the gateway and the workers."""
 
 import asyncio
+import gc
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import NoReturn
 
+import sqlalchemy as sa
 import uvicorn
 from faust.worker import Worker
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -18,11 +21,18 @@ from starlette.routing import Route
 from aggregation.app import worker_app
 from ingest.api import GroupCommit
 from ingest.api import routes as gateway_routes
-from meterline.system import System, connected
+from meterline.server import Server
+from schemas.log import Limits
 from stores.clickhouse import open_clickhouse
-from stores.kafka_log import create_topic
+from stores.kafka_log import create_topic, open_log
+from stores.kafka_producer import EVENT_BYTES_MAX, Producer
+from stores.log import Log
 from stores.postgres import engine_for, migrate
 from stores.servers import Servers
+
+KEEP_ALIVE_S = 75  # longer than load balancers keep a connection, so that it is theirs to close
+SHUTDOWN_S = 8  # that requests in flight have; each of them is answered sooner, once its body is there
+LIMITS_INTERVAL_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -46,24 +56,63 @@ def create_log(servers: Servers, *, partitions: int, replication: int, replace_l
 
 
 def run_gateway(servers: Servers, host: str, port: int) -> int:
-    """Run the gateway until a signal; returns the process's exit status."""
-    with connected(servers) as system:
-        config = uvicorn.Config(gateway(system), host=host, port=port, log_config=None, access_log=False, loop="uvloop")
-        socket = config.bind_socket()
-        logger.info("gateway http://%s:%d topic=%s", *socket.getsockname()[:2], servers.topic)
-        uvicorn.Server(config).run(sockets=[socket])
+    """Run the gateway until a signal; returns the process's exit status. Requests in flight get their answer.
+
+    Raises ConfigurationError before anything is served, when the log is not made yet.
+    """
+    database = engine_for(servers.postgres)
+    try:
+        migrate(database)
+        log = open_log(database, servers)
+        try:
+            config = uvicorn.Config(
+                gateway(log, Producer(servers, log.partitions)),
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                ws="none",
+                loop="uvloop",
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=SHUTDOWN_S,
+            )
+            socket = config.bind_socket()
+            logger.info("gateway http://%s:%d topic=%s", *socket.getsockname()[:2], servers.topic)
+            server = Server(config)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, server.handle_exit)
+            gc.freeze()  # what lives now lives as long as the process; collections need not look at it
+            server.run(sockets=[socket])
+        finally:
+            log.close()
+    finally:
+        database.dispose()
     return 0
 
 
-def gateway(system: System) -> Starlette:
-    """The gateway as an HTTP application."""
-    group_commit = GroupCommit(system.log.append, system.log.partitions)
+def gateway(log: Log, producer: Producer) -> Starlette:
+    """The gateway as an HTTP application. It needs Kafka alone; PostgreSQL may be away once it runs."""
+    group_commit = GroupCommit(producer, log.partitions)
+    limits = _limits(log)
+
+    async def follow_limits() -> None:
+        nonlocal limits
+        while True:
+            await asyncio.sleep(LIMITS_INTERVAL_S)
+            try:
+                limits = await asyncio.to_thread(_limits, log)
+            except sa.exc.SQLAlchemyError as error:
+                logger.warning("the limits are those of before: %r", error)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        committing = asyncio.create_task(group_commit.run())
-        yield
-        committing.cancel()
+        following = asyncio.create_task(follow_limits())
+        async with group_commit.running():
+            yield
+        following.cancel()
+        await producer.close()
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -79,13 +128,19 @@ def gateway(system: System) -> Starlette:
 
     return Starlette(
         routes=[
-            *gateway_routes(group_commit, system.log.newest_config().limits),
+            *gateway_routes(group_commit, lambda: limits),
             Route("/healthz", health),
             Route("/readyz", ready),
             Route("/metrics", metrics),
         ],
         lifespan=lifespan,
     )
+
+
+def _limits(log: Log) -> Limits:
+    """The limits in force; an event that is allowed by them, and that no record takes, is refused all the same."""
+    limits = log.newest_config().limits
+    return limits.model_copy(update={"event_bytes_max": min(limits.event_bytes_max, EVENT_BYTES_MAX)})
 
 
 def run_worker(servers: Servers, name: str | None, port: int) -> NoReturn:

@@ -4,7 +4,6 @@ The operations have no keys, so only this machine can reach them: the server bin
 other Host names (a page in a browser could be made to resolve to it) and takes JSON only (which no form can send).
 """
 
-import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ingest.api import GroupCommit, problem_response
+from ingest.api import GroupCommit, ThreadedLog, problem_response
 from ingest.api import routes as gateway_routes
 from ingest.request import RefusedError
 from meterline.embedded import Embedded, announced, embedded
@@ -62,7 +61,7 @@ def serve(directory: Path, port: int, meters: tuple[str, str] | None) -> int:
         url = f"http://{HOST}:{socket.getsockname()[1]}"
         with announced(directory, url):
             logger.info("serving %s data=%s", url, directory)
-            server = _Server(config)
+            server = Server(config)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, server.handle_exit)
             if not failed:
@@ -70,7 +69,7 @@ def serve(directory: Path, port: int, meters: tuple[str, str] | None) -> int:
     return 1 if failed else 0
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """A server that leaves the signals to us: uvicorn would raise them again, before the stores are closed."""
 
     @contextmanager
@@ -81,13 +80,13 @@ class _Server(uvicorn.Server):
 
 def application(app: Embedded) -> Starlette:
     """The HTTP application over the open stores."""
-    group_commit = GroupCommit(app.log.append, app.log.partitions)
+    limits = app.log.newest_config().limits
+    group_commit = GroupCommit(ThreadedLog(app.log), app.log.partitions)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        committing = asyncio.create_task(group_commit.run())
-        yield
-        committing.cancel()
+        async with group_commit.running():
+            yield
 
     async def health(_: Request) -> Response:
         healthy = app.follower.failure is None
@@ -118,7 +117,7 @@ def application(app: Embedded) -> Starlette:
 
     return Starlette(
         routes=[
-            *gateway_routes(group_commit, app.log.newest_config().limits),
+            *gateway_routes(group_commit, lambda: limits),
             Route("/healthz", health),
             Route("/metrics", metrics),
             Route("/api/v1/operations/{name}", operate, methods=["POST"]),

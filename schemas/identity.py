@@ -39,7 +39,8 @@ def event_key(tenant: str, source: str, event_id: str) -> bytes:
     >>> event_key("default", "/airport/JFK", "B6-1")
     b'7:default12:/airport/JFK4:B6-1'
     """
-    return b"".join(_prefixed(part.encode()) for part in (tenant, source, event_id))
+    first, second, third = tenant.encode(), source.encode(), event_id.encode()
+    return b"%d:%s%d:%s%d:%s" % (len(first), first, len(second), second, len(third), third)
 
 
 def event_keys(events: pl.DataFrame) -> pl.Series:

@@ -1,11 +1,9 @@
-"""The log as a Kafka topic.
+"""The log as a Kafka topic. What a confirmed append means is in kafka_producer.py.
 
-Owns that a return from `append` means that every in-sync replica has the records (acks=all, idempotent producer), and
-that a broker which is away is an error within a bound, never a wait without end.
+Owns that a topic and the log's rows in PostgreSQL belong together.
 """
 
 import asyncio
-import logging
 import threading
 import uuid
 from collections.abc import Coroutine, Iterable, Sequence
@@ -13,32 +11,26 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import for_code
 
 from schemas.configuration import ConfigurationError, Fault
 from schemas.log import Punctuation, punctuation_key
+from stores.kafka_producer import RECORD_BYTES_MAX, Producer
 from stores.log import Log
 from stores.servers import Servers
 
-APPEND_TIMEOUT_S = 5.0
-RECORD_BYTES_MAX = 2 << 20  # an event has at most 1 MiB, and a packed record less
-_STOP_TIMEOUT_S = 2.0
-
 _Result = TypeVar("_Result")
-logger = logging.getLogger(__name__)
 
 
 class KafkaLog(Log):
-    """Append to a topic. The producer has a thread of its own, and a new one takes the place of one that failed."""
+    """Append to a topic, from any thread: the producer has a thread of its own."""
 
     def __init__(self, engine: sa.Engine, log_id: str, partitions: int, servers: Servers) -> None:
         super().__init__(engine, log_id, partitions)
-        self._servers = servers
-        self._producer: AIOKafkaProducer | None = None
-        self._starting = asyncio.Lock()
+        self._producer = Producer(servers, partitions)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="producer", daemon=True)
         self._thread.start()
@@ -46,62 +38,22 @@ class KafkaLog(Log):
     def append(self, records: Iterable[tuple[int, bytes]]) -> None:
         """Add (partition, value) records. On return they are durable.
 
-        Raises TimeoutError or KafkaError within APPEND_TIMEOUT_S; then some of them may be in the log all the same.
+        Raises TimeoutError, OSError or KafkaError within APPEND_TIMEOUT_S; then some of them may be in the log.
         """
-        self._send([(partition, None, value) for partition, value in records])
+        self._run(self._producer.append(records))
 
     def punctuate(self, punctuation: Punctuation, partitions: Sequence[int] | None = None) -> dict[int, int]:
         """Write punctuation to partitions, or to all; returns, for each, the offset behind it."""
         key = punctuation_key(punctuation)
-        return self._send([(partition, key, None) for partition in partitions or range(self.partitions)])
+        return self._run(self._producer.send([(each, key, None) for each in partitions or range(self.partitions)]))
 
     def close(self) -> None:
         """Give up the connections."""
-        if self._producer is not None:
-            self._run(_stop(self._producer))
+        self._run(self._producer.close())
         self._run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    def _send(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> dict[int, int]:
-        return self._run(self._send_within(records))
-
-    async def _send_within(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> dict[int, int]:
-        try:
-            async with asyncio.timeout(APPEND_TIMEOUT_S):
-                producer = await self._started()
-                sent = [
-                    await producer.send(self._servers.topic, value=value, key=key, partition=partition)
-                    for partition, key, value in records
-                ]
-                return {stored.partition: stored.offset + 1 for stored in await asyncio.gather(*sent)}
-        except (KafkaError, TimeoutError, OSError):
-            # what the producer still holds may be sent later or never: a fresh one starts from a known state
-            failed, self._producer = self._producer, None
-            if failed is not None:
-                self._dropped = self._loop.create_task(_stop(failed))
-            raise
-
-    async def _started(self) -> AIOKafkaProducer:
-        async with self._starting:
-            if self._producer is None:
-                producer = AIOKafkaProducer(
-                    bootstrap_servers=self._servers.kafka,
-                    acks="all",
-                    enable_idempotence=True,
-                    compression_type="lz4",
-                    max_batch_size=1 << 20,
-                    max_request_size=RECORD_BYTES_MAX,
-                    request_timeout_ms=int(APPEND_TIMEOUT_S * 1000),
-                )
-                try:
-                    await producer.start()
-                except BaseException:
-                    await producer.stop()
-                    raise
-                self._producer = producer
-            return self._producer
 
     def _run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
@@ -142,7 +94,10 @@ def create_topic(
         found = asyncio.run(_found(servers))
         faults = []
         if known is None and found and not found.usable:
-            allowed = "allowed: no topic, or one without records and with message.timestamp.type=LogAppendTime"
+            allowed = (
+                "allowed: no topic, or one without records, with message.timestamp.type=LogAppendTime and"
+                f" max.message.bytes of at least {RECORD_BYTES_MAX}"
+            )
             faults = [Fault("Kafka", servers.topic, "a topic that no log is known of", allowed)]
         if known is not None and known.topic != servers.topic:
             allowed = "allowed: one log a database"
@@ -170,7 +125,7 @@ def create_topic(
 
 @dataclass(frozen=True)
 class _Found:
-    """A topic that is there. It is usable for a new log when it holds nothing and keeps the broker's time."""
+    """A topic that is there. It is usable for a new log if it is empty, has the broker's time and takes all events."""
 
     partitions: int
     usable: bool
@@ -189,7 +144,8 @@ async def _found(servers: Servers) -> _Found | None:
         settings = {name: value for _, _, _, _, entries in answer.resources for name, value, *_ in entries}
         partitions = [TopicPartition(servers.topic, each["partition"]) for each in topic["partitions"]]
         empty = not any((await consumer.end_offsets(partitions)).values())
-        return _Found(len(partitions), empty and settings["message.timestamp.type"] == "LogAppendTime")
+        timed = settings["message.timestamp.type"] == "LogAppendTime"
+        return _Found(len(partitions), empty and timed and int(settings["max.message.bytes"]) >= RECORD_BYTES_MAX)
     finally:
         await consumer.stop()
         await admin.close()
@@ -217,16 +173,6 @@ async def _create(servers: Servers, partitions: int, replication: int) -> None:
                 )
     finally:
         await admin.close()
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    try:
-        async with asyncio.timeout(_STOP_TIMEOUT_S):
-            await producer.stop()
-    except (KafkaError, TimeoutError, OSError):
-        logger.warning("a producer did not stop in time; what it held was not acknowledged", exc_info=True)
-        await producer._sender.close()  # noqa: SLF001  what stop() would have gone on with, behind its flush
-        await producer.client.close()
 
 
 async def _cancel_others() -> None:

@@ -1,12 +1,14 @@
 """A request's body: what is accepted, as it was sent, and how a refusal reads."""
 
+import gzip
 import json
 from http import HTTPStatus
 from typing import Any
 
 import pytest
 
-from ingest.request import BATCH, EITHER, SINGLE, RefusedError, events_of
+from ingest import request
+from ingest.request import BATCH, EITHER, SINGLE, Refusal, RefusedError, encoding_of, events_of, plain_body
 from schemas.identity import event_key
 from schemas.log import Limits
 
@@ -52,6 +54,7 @@ def test_another_content_type_is_refused(content_type: str) -> None:
     assert error.status is HTTPStatus.BAD_REQUEST
     assert error.detail.startswith(f"invalid content type: {content_type}")
     assert error.extensions == {"contentType": content_type}
+    assert error.refusal is Refusal.CONTENT_TYPE
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1", b'{"a": NaN}', b"\xff", b"[]"])
@@ -69,3 +72,50 @@ def test_one_bad_event_refuses_the_request_and_every_fault_is_listed() -> None:
     assert [(fault["index"], fault["reason"]) for fault in problem["extensions"]["validationErrors"]] == [
         (1, "invalid_field"), (2, "time_out_of_range"), (3, "invalid_field"), (4, "not_an_object"),
     ]  # fmt: skip
+    assert refused(BATCH, bad).reasons == {"invalid_field": 2, "time_out_of_range": 1, "not_an_object": 1}
+
+
+@pytest.mark.parametrize(("depth", "taken"), [(126, True), (127, False), (800, False)])
+def test_nesting_has_a_bound(depth: int, taken: bool) -> None:
+    """A decoder gives up at a depth that depends on who calls it; here it is always the same, and well below."""
+    event = json.dumps({**EVENT, "data": {"v": 0}}).replace("0}", "[" * depth + "]" * depth + "}").encode()
+    if taken:
+        assert accepted(SINGLE, event) == [event]
+    else:
+        assert "deep" in refused(SINGLE, event).problem("x")["extensions"]["validationErrors"][0]["detail"]
+
+
+def test_a_body_that_is_only_brackets_is_refused() -> None:
+    """The decoder's own limit is no error of ours."""
+    assert refused(BATCH, b"[" * 100_000).refusal is Refusal.NOT_JSON
+
+
+def test_numbers_of_events_and_of_faults_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small body can hold millions of things that are no events; it costs neither the time nor the answer."""
+    monkeypatch.setattr(request, "EVENTS_MAX", 3)
+    monkeypatch.setattr(request, "FAULTS_LISTED_MAX", 2)
+    assert refused(BATCH, [5, 5, 5, 5]).status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    problem = refused(BATCH, [5, 5, 5]).problem("x")
+    assert problem["detail"] == "3 of 3 events are invalid; none was stored; the first 2 are listed"
+    assert len(problem["extensions"]["validationErrors"]) == 2
+
+
+def test_encodings() -> None:
+    """None, gzip and zstd are allowed, in any case; others are a 415 that names them."""
+    headers = ("", "identity", "GZIP", "x-gzip", " zstd ")
+    assert [encoding_of(header) for header in headers] == [None, None, "gzip", "x-gzip", "zstd"]
+    for header in ("br", "gzip, gzip", "deflate"):
+        with pytest.raises(RefusedError, match="allowed: gzip, zstd, or none") as error:
+            encoding_of(header)
+        assert error.value.status is HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+def test_a_body_is_inflated_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not so encoded is a 400, and what is too large once inflated a 413."""
+    assert plain_body(None, b"[]") == plain_body("gzip", gzip.compress(b"[]")) == b"[]"
+    with pytest.raises(RefusedError, match="is not gzip") as bad:
+        plain_body("gzip", b"[]")
+    monkeypatch.setattr(request, "BODY_BYTES_MAX", 1)
+    with pytest.raises(RefusedError, match="more than 1 bytes") as large:
+        plain_body("gzip", gzip.compress(b"[]"))
+    assert (bad.value.status.value, large.value.status.value) == (400, 413)
