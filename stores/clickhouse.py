@@ -5,6 +5,7 @@ ClickHouse server, or chdb in this process (one process a directory, and one pat
 without its server. Both have clickhouse-connect's client, and everything here is the same for both.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +22,10 @@ from schemas.tables import TABLES, Table
 CONNECT_TIMEOUT_S = 10
 ANSWER_TIMEOUT_S = 300
 """How long a server may keep silent: while it answers no byte of a query, or stores an insert."""
+
+
+_kept = threading.local()
+"""Memory that a thread writes its inserts into, again and again: fresh memory would have to be cleared each time."""
 
 
 class Client(Protocol):
@@ -123,7 +128,9 @@ def _arrow_file(rows: pa.Table, compression: Any) -> Any:
     size = pa.MockOutputStream()
     with pa.RecordBatchFileWriter(size, rows.schema) as file:
         file.write(rows)
-    memory = np.empty(size.size(), np.uint8)
+    if size.size() > len(getattr(_kept, "memory", b"")):
+        _kept.memory = np.empty(size.size() * 5 // 4, np.uint8)
+    memory = _kept.memory[: size.size()]
     with pa.RecordBatchFileWriter(pa.FixedSizeBufferWriter(pa.py_buffer(memory)), rows.schema) as file:
         file.write(rows)
     return memory.data
