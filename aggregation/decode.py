@@ -13,11 +13,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from aggregation.batch import lines_in
 from aggregation.instants import instants
-from aggregation.scan import Bytes, Lengths, Mask, Names, Places, Scanned, joined, scan, views
+from aggregation.scan import Lengths, Mask, Names, Places, Scanned, scan, views
 from schemas.event import IDENTITY_FIELDS, NotAnEventError, decode_line
-from schemas.log import DEFAULT_TENANT, Limits, Records
+from schemas.log import DEFAULT_TENANT, Bytes, Limits, Records
 from schemas.ndjson import text_of
 
 _FIELDS = ("specversion", "tenant", *IDENTITY_FIELDS, "time")
@@ -40,9 +39,8 @@ class Lines:
     columns: pl.DataFrame
 
     @classmethod
-    def of(cls, buffer: Bytes, columns: pl.DataFrame) -> Self:
-        """Lines in a buffer, each with a line feed behind it, and a row of `columns` for each, blank or not."""
-        ends = np.flatnonzero(buffer == _LINE_FEED) if len(columns) else np.zeros(0, np.int64)
+    def of(cls, buffer: Bytes, ends: Places, columns: pl.DataFrame) -> Self:
+        """Lines in a buffer up to their line feeds, with a row of `columns` for each, blank or not."""
         starts = np.concatenate(([0], ends[:-1] + 1))[: len(ends)]
         short = np.flatnonzero(ends - starts <= _BLANK_BYTES_MAX)
         blank = [row for row in short.tolist() if not buffer[starts[row] : ends[row]].tobytes().strip(b" \t\r")]
@@ -75,16 +73,22 @@ class Decoded:
 
 
 def lines_of(records: Records) -> Lines:
-    """The lines of a batch."""
-    counts = lines_in(records)
+    """The lines of a batch, whose records are joined."""
+    valued = ~records.punctuation
+    values, offsets, appended_at_ms = records.values[valued], records.offsets[valued], records.appended_at_ms[valued]
+    buffer = records.buffer[: values[-1, 1] + 1 if len(values) else 0]
+    assert len(buffer) == records.sizes.sum() + len(values), "there are values alone, a line feed behind each"
+    ends = np.flatnonzero(buffer == _LINE_FEED)
+    assert (buffer[values[:, 1]] == _LINE_FEED).all(), "and it is one"
+    counts = np.diff(np.searchsorted(ends, values[:, 1], side="right"), prepend=0)
     columns = pl.DataFrame(
         {
-            "offset": np.repeat(records.offsets, counts).astype(np.uint64),
-            "line": (np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)).astype(np.uint32),
-            "appended_at": pl.Series(np.repeat(records.appended_at_ms, counts)).cast(pl.Datetime("ms", "UTC")),
+            "offset": np.repeat(offsets, counts).astype(np.uint64),
+            "line": (np.arange(len(ends)) - np.repeat(counts.cumsum() - counts, counts)).astype(np.uint32),
+            "appended_at": pl.Series(np.repeat(appended_at_ms, counts)).cast(pl.Datetime("ms", "UTC")),
         }
     )
-    return Lines.of(joined(records.buffer, records.values[~records.punctuation]), columns)
+    return Lines.of(buffer, ends, columns)
 
 
 def decode(lines: Lines, paths: Sequence[str], limits: Limits) -> Decoded:

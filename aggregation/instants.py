@@ -10,7 +10,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from schemas.log import Bytes
+
 Places = npt.NDArray[np.int64]
 Lengths = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]

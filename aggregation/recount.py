@@ -44,8 +44,8 @@ def recount(events: pl.DataFrame, stretches: pl.DataFrame, versions: ConfigVersi
     for (version, epoch), rows in placed.partition_by("config_version", "epoch", as_dict=True).items():
         config = versions(int(version))
         columns = rows.select("offset", "line", "appended_at", pl.col(_READ_FROM_THE_LINE).name.prefix("stored "))
-        text = "\n".join([*rows["event"].to_list(), ""])
-        lines = Lines.of(np.frombuffer(bytearray(text.encode()), np.uint8), columns)
+        buffer = np.frombuffer(bytearray("\n".join([*rows["event"].to_list(), ""]).encode()), np.uint8)
+        lines = Lines.of(buffer, np.flatnonzero(buffer == ord("\n")), columns)
         decoded = decode(lines, all_paths(config.meters), config.limits).events
         rollups.append(rollup_deltas(decoded, config.meters, int(epoch)))
         altered += len(lines) - _as_stored(decoded)

@@ -17,9 +17,8 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from schemas.log import Spans
+from schemas.log import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 Lengths = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
@@ -103,22 +102,6 @@ def scan(buffer: Bytes, starts: Places, ends: Places, names: Names) -> Scanned:
     tree = (names.text, names.ends, names.below, names.slot, names.data)
     _scan(buffer, starts, ends, *tree, found.starts, found.lengths, found.doubtful)
     return found
-
-
-def joined(buffer: Bytes, spans: Spans) -> Bytes:
-    """Stretches of a buffer one after the other, with a line feed behind each."""
-    together = np.empty(int((spans[:, 1] - spans[:, 0]).sum()) + len(spans), np.uint8)
-    _join(buffer, spans, together)
-    return together
-
-
-@compiled
-def _join(buffer: Bytes, spans: Spans, together: Bytes) -> None:
-    place = 0
-    for start, end in spans:
-        together[place : place + end - start] = buffer[start:end]
-        place += end - start + 1
-        together[place - 1] = 0x0A
 
 
 def views(buffer: Bytes, starts: Places, lengths: Lengths, kind: pa.DataType) -> pl.Series:

@@ -17,7 +17,6 @@ from faust.types import TP, ConsumerMessage
 
 from aggregation.batch import Cutter
 from schemas.configuration import ConfigurationError, Fault
-from schemas.log import Records
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -73,9 +72,8 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
             if tp not in self.cutters or not (active is None or tp in active or tp in self._buffered_partitions):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-            fetched_records = Records.joined(records)
-            await self._refuse_loss(tp, int(fetched_records.offsets[0]))
-            for batch in self.cutters[tp].cut(fetched_records):
+            await self._refuse_loss(tp, next((int(part.offsets[0]) for part in records if len(part)), 0))
+            for batch in (batch for part in records for batch in self.cutters[tp].cut(part)):
                 last = batch.records.last
                 yield (
                     tp,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -22,6 +23,7 @@ DEFAULT_TENANT = "default"
 """The tenant of an event that names none."""
 
 
+Bytes = npt.NDArray[np.uint8]
 Spans = npt.NDArray[np.int64]
 """Shape (n, 2): where each of some stretches of a buffer starts and ends; NO_PLACE twice for one that is not there."""
 NO_PLACE = -1
@@ -42,7 +44,7 @@ class Records:
 
     offsets: npt.NDArray[np.int64]
     appended_at_ms: npt.NDArray[np.int64]
-    buffer: npt.NDArray[np.uint8]
+    buffer: Bytes
     """Where keys and values stand, with whatever else between them."""
     keys: Spans
     values: Spans
@@ -72,8 +74,12 @@ class Records:
     def __iter__(self) -> Iterator[Record]:
         """One record after the other: for the last of a batch, and for tests."""
         for row in range(len(self)):
-            key, value = self._bytes(self.keys[row]), self._bytes(self.values[row])
-            yield Record(int(self.offsets[row]), int(self.appended_at_ms[row]), key, value)
+            value = self._bytes(self.values[row])
+            yield Record(int(self.offsets[row]), int(self.appended_at_ms[row]), self.key(row), value)
+
+    def key(self, row: int) -> bytes | None:
+        """The key of a record."""
+        return self._bytes(self.keys[row])
 
     def _bytes(self, span: npt.NDArray[np.int64]) -> bytes | None:
         start, end = span.tolist()
@@ -92,31 +98,53 @@ class Records:
         ends = np.cumsum([len(part or b"") for part in parts], dtype=np.int64)
         spans = np.stack([np.concatenate(([0], ends[:-1]))[: len(ends)], ends], axis=1)
         spans[[part is None for part in parts]] = NO_PLACE
-        return cls(
+        loose = cls(
             np.array([row.offset for row in rows], np.int64),
             np.array([row.appended_at_ms for row in rows], np.int64),
             np.frombuffer(bytearray().join([part or b"" for part in parts]), np.uint8),
-            np.ascontiguousarray(spans[0::2]),
-            np.ascontiguousarray(spans[1::2]),
+            spans[0::2],
+            spans[1::2],
         )
+        return cls.joined([loose])
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Parts that follow each other, as one."""
-        if len(parts) == 1:
-            return parts[0]
-        starts = np.cumsum([0, *(len(part.buffer) for part in parts[:-1])]).tolist()
-        return cls(
+        """Parts that follow each other, as one: all values from the buffer's start on, a line feed behind each.
+
+        Keys are kept where there is no value, behind the values. No other key means anything.
+        """
+        values = np.concatenate([np.where(part.punctuation, 0, part.sizes + 1) for part in parts]).cumsum()
+        rows = [(part, row) for part in parts for row in np.flatnonzero(part.punctuation).tolist()]
+        names = [part.key(row) or b"" for part, row in rows]
+        keys = np.cumsum([values[-1] if len(values) else 0, *map(len, names)])
+        buffer = np.empty(int(keys[-1]), np.uint8)
+        place = 0
+        for part in parts:
+            place = _copy_lines(part.buffer, np.ascontiguousarray(part.values), buffer, place)
+        buffer[place:] = np.frombuffer(b"".join(names), np.uint8)
+        punctuation = np.concatenate([part.punctuation for part in parts])
+        joined = cls(
             np.concatenate([part.offsets for part in parts]),
             np.concatenate([part.appended_at_ms for part in parts]),
-            np.concatenate([part.buffer for part in parts]),
-            np.concatenate([_moved(part.keys, start) for part, start in zip(parts, starts, strict=True)]),
-            np.concatenate([_moved(part.values, start) for part, start in zip(parts, starts, strict=True)]),
+            buffer,
+            np.full((len(values), 2), NO_PLACE),
+            np.stack([np.concatenate(([0], values[:-1]))[: len(values)], values - 1], axis=1),
         )
+        joined.values[punctuation] = NO_PLACE
+        named = [part.keys[row, 0] != NO_PLACE for part, row in rows]
+        joined.keys[np.flatnonzero(punctuation)[named]] = np.stack([keys[:-1], keys[1:]], axis=1)[named]
+        return joined
 
 
-def _moved(spans: Spans, distance: int) -> Spans:
-    return np.where(spans == NO_PLACE, NO_PLACE, spans + distance)
+@numba.njit(cache=True, nogil=True)
+def _copy_lines(buffer: Bytes, values: Spans, lines: Bytes, place: int) -> int:
+    """Copy values behind a place, a line feed behind each; returns the place behind them."""
+    for start, end in values:
+        if start != NO_PLACE:
+            lines[place : place + end - start] = buffer[start:end]
+            place += end - start + 1
+            lines[place - 1] = 0x0A
+    return place
 
 
 class Limits(BaseModel):
