@@ -1,5 +1,7 @@
 # Every command of the project. `make help` lists them.
 PYTHON ?= python3
+# each has a broker, an engine and a database of its own
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -21,8 +23,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup ## meter and bill the flights that left New York in 2013
 	@$(BIN)/python -m examples.flights.demo
 
-test: setup ## run all tests, on real stores
-	@$(BIN)/python -m pytest
+test: setup ## run all tests, on real stores; Java 17 and Maven needed
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 check: setup ## style, types, import contracts
 	@$(BIN)/ruff check .
