@@ -29,6 +29,7 @@ from schemas.log import DEFAULT_TENANT
 from schemas.meter import Meter
 from schemas.price_book import PriceBook
 from stores.clickhouse import query
+from stores.faults import reached
 
 HOUR = timedelta(hours=1)
 
@@ -62,6 +63,7 @@ def backfill_meter(app: System, *, slug: str, start: str | None = None, end: str
         _refuse_billed(app, meter, asked)
         # 2. note
         _note(app, meter, asked, cut)
+        reached("backfill_noted")
         # 3. recount
         yield from recounting
         found = differences(app, period, cut, meter)

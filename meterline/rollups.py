@@ -21,6 +21,7 @@ from schemas.log import Barrier
 from schemas.meter import Meter
 from schemas.tables import ROLLUPS
 from stores.clickhouse import insert, query, stream
+from stores.faults import reached
 
 CHUNK_EVENTS = 1_000_000
 RECOUNTED_AT_ONCE = 250_000
@@ -221,11 +222,12 @@ def _spans(days: pl.DataFrame) -> Iterator[tuple[date, date]]:
 def replace_rollups(app: System, period: Period, cut: Cut, meter: Meter | None = None) -> None:
     """Put what RECOUNTED has in the place of the period's rollups before the cut, of a meter."""
     where = cut.parameters(period, meter)
-    for sql in (
-        f"ALTER TABLE {ROLLUPS.name} DELETE WHERE {_ROLLUPS_WITHIN} SETTINGS mutations_sync = 2",
-        f"INSERT INTO {ROLLUPS.name} SELECT * FROM {RECOUNTED.name} WHERE {_ROLLUPS_WITHIN}",  # noqa: S608
+    for step, sql in (
+        ("rollups_deleted", f"ALTER TABLE {ROLLUPS.name} DELETE WHERE {_ROLLUPS_WITHIN} SETTINGS mutations_sync = 2"),
+        ("rollups_copied", f"INSERT INTO {ROLLUPS.name} SELECT * FROM {RECOUNTED.name} WHERE {_ROLLUPS_WITHIN}"),  # noqa: S608
     ):
         app.clickhouse.command(sql, parameters=where)
+        reached(step)
 
 
 def backfills_of(app: System) -> list[Backfill]:

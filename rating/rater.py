@@ -139,7 +139,7 @@ def _combined(usage: pl.DataFrame, owner: str, aggregations: Mapping[str, str]) 
         "MIN": quantity.min(),
         "MAX": quantity.max(),
         "AVG": average(pl.col("sum").sum(), pl.col("count").sum()).alias("quantity"),
-        "LATEST": quantity.sort_by([pl.col("latest").struct.field(name) for name in LATEST_ORDER]).last(),
+        "LATEST": quantity.sort_by([*(pl.col("latest").struct.field(name) for name in LATEST_ORDER), quantity]).last(),
         "UNIQUE_COUNT": uniques.n_unique().cast(QUANTITY).alias("quantity"),
     }
     parts = [pl.LazyFrame(schema={owner: usage.schema[owner], "meter": pl.String, "quantity": QUANTITY})]
