@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 
 from schemas.meter import Aggregation, Meter
+from schemas.meter_terms import duration_text
 from schemas.money import QUANTITY
-from schemas.tables import DIMENSIONS, ROLLUPS
+from schemas.tables import DIMENSIONS, LATEST, LATEST_ORDER, ROLLUPS
 
 _NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,9}0*)?$"
 _NEUTRAL = {
@@ -23,6 +24,7 @@ _NEUTRAL = {
     "min": pl.lit(None).cast(QUANTITY),
     "max": pl.lit(None).cast(QUANTITY),
     "uniques": pl.lit([], pl.List(pl.String)),
+    "latest": pl.lit([], LATEST),
 }
 _ANY_NUMBER = r"^-?[0-9]+(\.[0-9]+)?$"
 
@@ -30,8 +32,9 @@ _ANY_NUMBER = r"^-?[0-9]+(\.[0-9]+)?$"
 def rollup_deltas(events: pl.DataFrame, meters: Sequence[Meter], epoch: int) -> pl.DataFrame:
     """What a batch's accepted events add to the rollups: one row a meter, subject, dimensions and hour.
 
-    `events` is as from `decode`. A meter's value has at most 15 digits before the point and 9 after it, so that no
-    batch can overflow Decimal(38, 9). Raises polars' InvalidOperationError on overflow all the same.
+    `events` is as from `decode`, and a LATEST meter also needs its partition. A meter's value has at most 15 digits
+    before the point and 9 after it, so that no batch can overflow Decimal(38, 9). Raises polars' InvalidOperationError
+    on overflow all the same.
     """
     if not meters:
         return pl.DataFrame(schema=ROLLUPS.frame)
@@ -41,15 +44,16 @@ def rollup_deltas(events: pl.DataFrame, meters: Sequence[Meter], epoch: int) -> 
     return pl.concat(deltas).with_columns(epoch=pl.lit(epoch, pl.UInt32)).select(ROLLUPS.frame.keys())
 
 
+def counts_for(meter: Meter) -> pl.Expr:
+    """Whether an event counts for a meter."""
+    return _wanted(meter) & _error(meter).is_null() if _may_err(meter) else _wanted(meter)
+
+
 def validation_errors(events: pl.DataFrame, meters: Sequence[Meter]) -> pl.Series:
     """For each event, why a meter that wants its type cannot use it, or that none wants it: a list of texts."""
     wanted = sorted({meter.event_type for meter in meters})
     unwanted = pl.when(~pl.col("type").is_in(wanted)).then(pl.format('no meter wants the event type "{}"', "type"))
-    errors = [unwanted] + [
-        pl.when(pl.col("type") == meter.event_type).then(_value_error(meter))
-        for meter in meters
-        if meter.value_property
-    ]
+    errors = [unwanted] + [pl.when(_wanted(meter)).then(_error(meter)) for meter in meters if _may_err(meter)]
     faulty = events.select(pl.any_horizontal(error.is_not_null() for error in errors)).to_series()
     rows = pl.select(row=pl.int_range(len(events), dtype=pl.UInt32)).to_series()
     listed = [  # most events have no error, and a list a row is dear
@@ -63,15 +67,17 @@ def validation_errors(events: pl.DataFrame, meters: Sequence[Meter]) -> pl.Serie
 
 def _grouped(events: pl.LazyFrame, meter: Meter) -> pl.LazyFrame:
     """The events that a meter counts, by its keys, with their count and the meter's measure."""
-    wanted = events.filter(pl.col("type") == meter.event_type)
+    wanted = events.filter(counts_for(meter))
     measures: dict[str, pl.Expr] = {}
     if meter.value_property:
         text = pl.col(meter.value_property)
-        wanted = wanted.filter(_value_error(meter).is_null())
         number = text.cast(QUANTITY)
         match meter.aggregation:
-            case Aggregation.SUM:
+            case Aggregation.SUM | Aggregation.AVG:  # an average is the sum by the count, divided at the very end
                 measures["sum"] = number.sum()
+            case Aggregation.LATEST:
+                latest = pl.struct(*LATEST_ORDER, number.alias("value"))
+                measures["latest"] = latest.sort_by(LATEST_ORDER).tail(1)
             case Aggregation.MIN:
                 measures["min"] = number.min()
             case Aggregation.MAX:
@@ -107,6 +113,40 @@ def _dimensions(groups: pl.DataFrame, names: Sequence[str]) -> pl.Series:
     keys = pl.Series(names).gather(np.tile(np.arange(len(names)), len(groups)))
     pairs = pl.DataFrame({"key": keys, "value": values}).to_struct("dimensions")
     return pairs.reshape((len(groups), len(names))).arr.to_list()
+
+
+def _wanted(meter: Meter) -> pl.Expr:
+    """Whether an event is of the meter: its type, from when on, and the texts that the filters let pass."""
+    conditions = [pl.col("type") == meter.event_type]
+    if meter.event_from:
+        conditions.append(pl.col("time") >= pl.lit(meter.event_from, pl.Datetime("us", "UTC")))
+    for path, texts in sorted(meter.filters.items()):
+        text = pl.col(path).fill_null("")
+        if texts.allowed is not None:
+            conditions.append(text.is_in(texts.allowed))
+        if texts.refused is not None:
+            conditions.append(~text.is_in(texts.refused))
+    return pl.all_horizontal(conditions)
+
+
+def _may_err(meter: Meter) -> bool:
+    return bool(meter.value_property or meter.event_age_max is not None or meter.event_ahead_max is not None)
+
+
+def _error(meter: Meter) -> pl.Expr:
+    """Why the meter cannot use an event that it wants: its age first, then its value. Null where it can."""
+    appended_at = pl.col("appended_at").dt.cast_time_unit("us")
+    errors: list[pl.Expr] = []
+    for limit, name, side, distance in (
+        (meter.event_age_max, "eventAgeMax", "before", appended_at - pl.col("time")),
+        (meter.event_ahead_max, "eventAheadMax", "after", pl.col("time") - appended_at),
+    ):
+        if limit is not None:
+            error = f"{meter.slug}: the event time lies more than {duration_text(limit)} {side} its arrival ({name})"
+            errors.append(pl.when(distance > pl.lit(limit, pl.Duration("us"))).then(pl.lit(error)))
+    if meter.value_property:
+        errors.append(_value_error(meter))
+    return pl.coalesce(errors)
 
 
 def _value_error(meter: Meter) -> pl.Expr:

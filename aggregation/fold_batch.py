@@ -84,6 +84,7 @@ def fold_batch(
     days = events["appended_at"].dt.epoch("d").cast(pl.UInt16).to_numpy()
     events = events.with_columns(hash_high=pl.Series(hashes[:, 0]), hash_low=pl.Series(hashes[:, 1]))
     fresh = index.fresh(hashes, days)
+    events = events.with_columns(partition=pl.lit(state.partition, pl.UInt16))
     accepted, duplicates = events.filter(fresh), events.filter(~fresh)
     done("dedup")
     # 3. fold

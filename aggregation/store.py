@@ -17,7 +17,7 @@ from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
 from aggregation.metrics import BATCH_SECONDS, DEDUP_BYTES, DEDUP_KEYS, LINES, MISPLACED, REJECTED, STORE_RETRIES
 from schemas.configuration import ConfigurationError, Fault
 from schemas.meter import Aggregation, Meter
-from schemas.money import QUANTITY
+from schemas.money import QUANTITY, average
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
 from stores.clickhouse import Client, insert, query, stream
 from stores.faults import reached
@@ -39,6 +39,8 @@ _MEASURE = {
     Aggregation.SUM: pl.col("sum"),
     Aggregation.MIN: pl.col("min"),
     Aggregation.MAX: pl.col("max"),
+    Aggregation.AVG: average(pl.col("sum"), pl.col("count")),
+    Aggregation.LATEST: pl.col("latest").list.first().struct.field("value"),
 }
 
 
@@ -204,13 +206,14 @@ def usage_between(
 ) -> pl.DataFrame:
     """What each subject used of each meter in whole hours of [start, end), of the epochs before the cut.
 
-    Columns subject, meter, quantity (Decimal(38, 9)) and uniques: a UNIQUE_COUNT meter has its distinct values there
-    and no quantity, so that several subjects can still be counted together; for other meters uniques is null.
+    Columns subject, meter and quantity (Decimal(38, 9)), and what the quantities of several subjects are put together
+    from, null for other meters: for a UNIQUE_COUNT meter its distinct values as uniques, and no quantity; for an AVG
+    meter the sum and count of its values; for a LATEST meter where in time and in the log its value stands, as latest.
     """
     rows = query(
         client,
         "SELECT subject, meter, sum(count) AS count, sum(sum) AS sum, min(min) AS min, max(max) AS max,"
-        " arraySort(groupUniqArrayArray(uniques)) AS uniques FROM rollups"
+        " arraySort(groupUniqArrayArray(uniques)) AS uniques, max(latest) AS latest FROM rollups"
         " WHERE tenant = {tenant:String} AND window_start >= {start:DateTime64(3, 'UTC')}"
         " AND window_start < {end:DateTime64(3, 'UTC')} AND epoch < {cut:UInt32}"
         " GROUP BY subject, meter ORDER BY subject, meter",
@@ -219,15 +222,17 @@ def usage_between(
         end=end,
         cut=cut,
     )
-    by_aggregation = {kind: [m.slug for m in meters if m.aggregation is kind] for kind in Aggregation}
-    quantity = pl.coalesce(
-        pl.when(pl.col("meter").is_in(by_aggregation[kind])).then(measure.cast(QUANTITY))
-        for kind, measure in _MEASURE.items()
-    )
-    unique = pl.col("meter").is_in(by_aggregation[Aggregation.UNIQUE_COUNT])
-    known = pl.col("meter").is_in([meter.slug for meter in meters])
-    return rows.filter(known).select(
-        "subject", "meter", quantity=quantity, uniques=pl.when(unique).then(pl.col("uniques"))
+    meter = pl.col("meter")
+    of = {kind: meter.is_in([m.slug for m in meters if m.aggregation is kind]) for kind in Aggregation}
+    quantity = pl.coalesce(pl.when(of[kind]).then(measure.cast(QUANTITY)) for kind, measure in _MEASURE.items())
+    return rows.filter(meter.is_in([m.slug for m in meters])).select(
+        "subject",
+        "meter",
+        quantity=quantity,
+        uniques=pl.when(of[Aggregation.UNIQUE_COUNT]).then("uniques"),
+        sum=pl.when(of[Aggregation.AVG]).then("sum"),
+        count=pl.when(of[Aggregation.AVG]).then("count"),
+        latest=pl.when(of[Aggregation.LATEST]).then(pl.col("latest").list.first()),
     )
 
 

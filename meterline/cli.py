@@ -9,24 +9,17 @@ from typing import Any
 
 import click
 import httpx
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-from rich.table import Table as RichTable
 
 from meterline.audit import write_metrics
 from meterline.deployed import create_log, run_gateway, run_worker
 from meterline.embedded import InUseError, embedded, server_of
 from meterline.operations import outputs_of
-from meterline.output import Failure, Output, Progress, Table, Text, decode
+from meterline.output import Failure, Output, decode
 from meterline.server import serve as run_server
 from meterline.system import connected
+from meterline.terminal import errors, render
 from schemas.configuration import ConfigurationError, Fault
 from stores.servers import Servers, servers_of
-
-WIDTH_MIN = 120  # of what is written to a file or a pipe
-console = Console(width=None if sys.stdout.isatty() else WIDTH_MIN)
-errors = Console(stderr=True)
 
 data_option = click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), default=Path("data"), envvar="METERLINE_DATA",
@@ -158,6 +151,24 @@ def meters() -> None:
     """The meters in force."""
 
 
+@meters.command("list")
+@data_option
+@click.option("--json", "as_json", is_flag=True, help="One definition a line, of those in force.")
+def list_meters(data: Path, as_json: bool) -> None:
+    """List the meters."""
+    run(data, "list_meters", as_json=as_json)
+
+
+@meters.command("backfill")
+@data_option
+@click.argument("slug")
+@click.option("--from", "start", metavar="INSTANT", help="Only events from this hour on, such as 2026-01-31.")
+@click.option("--to", "end", metavar="INSTANT", help="Only events before this hour.")
+def backfill_meter(data: Path, slug: str, start: str | None, end: str | None) -> None:
+    """Let a meter count the events that were stored before it. Workers go on meanwhile; safe to kill and repeat."""
+    run(data, "backfill_meter", slug=slug, start=start, end=end)
+
+
 @meters.command("apply")
 @data_option
 @file_argument
@@ -279,37 +290,6 @@ def _text(file: Path) -> str:
         raise ConfigurationError(
             [Fault(str(file), "", f"byte {error.start}: {error.reason}", "allowed: UTF-8")]
         ) from error
-
-
-def render(outputs: Iterator[Output]) -> None:
-    """Show outputs as they come: bars, texts, tables. Ends the process with status 1 on a failure."""
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=errors) as bars:
-        tasks = {task.description: task.id for task in bars.tasks}
-        for output in outputs:
-            match output:
-                case Progress(step=step, done=done, total=total):
-                    if step not in tasks:
-                        tasks[step] = bars.add_task(step, total=total)
-                    bars.update(tasks[step], completed=done, total=total)
-                case Text(text=text):
-                    click.echo(text)
-                case Table():
-                    console.print(_table(output))
-                case Failure(message=message):
-                    bars.stop()
-                    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-                    sys.exit(1)
-
-
-def _table(output: Table) -> RichTable:
-    table = RichTable(title=output.title, title_justify="left")
-    for column in output.columns:
-        number = column in output.numbers
-        table.add_column(column, justify="right" if number else "left", no_wrap=number)
-    for row in output.rows:
-        table.add_row(*row)
-    return table
 
 
 def _remote(url: str, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:

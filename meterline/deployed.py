@@ -21,6 +21,7 @@ from starlette.routing import Route
 from aggregation.app import worker_app
 from ingest.api import GroupCommit
 from ingest.api import routes as gateway_routes
+from meterline.meters_api import meter_routes
 from meterline.server import Server
 from schemas.log import Limits
 from stores.clickhouse import open_clickhouse
@@ -93,7 +94,7 @@ def run_gateway(servers: Servers, host: str, port: int) -> int:
 
 
 def gateway(log: Log, producer: Producer) -> Starlette:
-    """The gateway as an HTTP application. It needs Kafka alone; PostgreSQL may be away once it runs."""
+    """The gateway as an HTTP application. Events need Kafka alone; PostgreSQL may be away once it runs."""
     group_commit = GroupCommit(producer, log.partitions)
     limits = _limits(log)
 
@@ -129,6 +130,7 @@ def gateway(log: Log, producer: Producer) -> Starlette:
     return Starlette(
         routes=[
             *gateway_routes(group_commit, lambda: limits),
+            *meter_routes(log),
             Route("/healthz", health),
             Route("/readyz", ready),
             Route("/metrics", metrics),

@@ -17,12 +17,13 @@ from ingest.store import Rejected, append_again, open_rejections
 from invoicing import store as books
 from invoicing.render import render_invoice
 from meterline.audit import audit
+from meterline.backfill import backfill_meter
 from meterline.billing import bill
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
-from meterline.tables import balance_table, invoice_table
+from meterline.tables import balance_table, invoice_table, meter_table
 from schemas.configuration import ConfigurationError
 from schemas.contract import contract_faults, parse_contracts
 from schemas.log import DEFAULT_TENANT, Flush
@@ -51,6 +52,16 @@ def apply_meters(app: System, *, text: str, file: str) -> Iterator[Output]:
     version = configure_meters(app.log, text, file)
     yield from catch_up(app)
     yield Text(text=f"{file}: in force as version {version} of the configuration")
+
+
+def list_meters(app: System, *, as_json: bool) -> Iterator[Output]:
+    """The meters in force, and those that were withdrawn and whose usage stays."""
+    in_force = app.log.newest_config().meters
+    if as_json:
+        yield Text(text="\n".join(orjson.dumps(meter.written()).decode() for meter in in_force))
+        return
+    slugs = {meter.slug for meter in in_force}
+    yield meter_table(in_force, [meter for meter in app.log.meters() if meter.slug not in slugs])
 
 
 def apply_price_book(app: System, *, text: str, file: str) -> Iterator[Output]:
@@ -149,8 +160,8 @@ def trial_balance(app: System) -> Iterator[Output]:
 OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     operation.__name__: operation
     for operation in (
-        import_usage, apply_meters, apply_price_book, apply_contracts, show_usage, bill, list_rejections,
-        replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
+        import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, show_usage, bill,
+        list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
     )
 }  # fmt: skip
 

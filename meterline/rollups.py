@@ -1,37 +1,45 @@
 """Rollups held against the events they come from: the recount of the audit, and the rebuild that repairs a month.
 
-Owns that rollups are never read for money while they are not whole: a rebuild and a billing run exclude each other, and
-a rebuild that died is finished, by asking for it again, before anything is billed.
+Owns that rollups are never read for money while they are not whole: a billing run and what replaces rollups exclude
+each other, and a rebuild or backfill that died is finished, by asking for it again, before anything is billed.
 """
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
 
-from aggregation.recount import RECOUNTED_COLUMNS, recount
+from aggregation.recount import RECOUNTED_COLUMNS, Backfill, recount
 from meterline.output import Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.system import System, wait_until_stored
 from schemas.log import Barrier
+from schemas.meter import Meter
 from schemas.tables import ROLLUPS
 from stores.clickhouse import insert, query, stream
+from stores.faults import reached
 
 CHUNK_EVENTS = 1_000_000
 RECOUNTED_AT_ONCE = 250_000
 SHOWN_DIFFERENCES = 20
 EVER = Period(datetime(1900, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RECOUNTED = replace(ROLLUPS, name="rollups_recounted")
 
 BEFORE_CUT = "(log_id != {log_id:String} OR %s < {ends:Array(UInt64)}[partition + 1])"
 """Holds for a place in the log, or for the first one of a batch."""
-_PERIOD = "{start:DateTime64(3, 'UTC')} AND %s < {end:DateTime64(3, 'UTC')} AND epoch < {cut:UInt32}"
-_EVENTS_WITHIN = "time >= " + _PERIOD % "time"
-_ROLLUPS_WITHIN = "window_start >= " + _PERIOD % "window_start"
+_EVENTS_WITHIN = (
+    "time >= {start:DateTime64(3, 'UTC')} AND time < {end:DateTime64(3, 'UTC')} AND epoch < {cut:UInt32}"
+    " AND {type:String} IN ('', type)"
+)
+_ROLLUPS_WITHIN = (  # by numbers, because a mutation keeps an instant as seconds, and reads no negative ones again
+    "toUnixTimestamp64Milli(window_start) >= {start_ms:Int64} AND toUnixTimestamp64Milli(window_start) < {end_ms:Int64}"
+    " AND epoch < {cut:UInt32} AND {meter:String} IN ('', meter)"
+)
 _STRETCHES = """
     SELECT log_id, partition, min(first_offset) AS offset, before AS config_version FROM (
         SELECT log_id, partition, first_offset, lagInFrame(config_version, 1, 0) OVER (
@@ -41,9 +49,10 @@ _STRETCHES = """
 _DIFFERENCES = f"""
     SELECT meter, subject, toString(dimensions) AS of, toString(window_start) AS hour, epoch,
         toString((sumIf(count, stored), sumIf(sum, stored), minIf(min, stored), maxIf(max, stored),
-            length(groupUniqArrayArrayIf(uniques, stored) AS values))) AS stored_measures,
+            length(groupUniqArrayArrayIf(uniques, stored) AS values), maxIf(latest, stored))) AS stored_measures,
         toString((sumIf(count, NOT stored), sumIf(sum, NOT stored), minIf(min, NOT stored), maxIf(max, NOT stored),
-            length(groupUniqArrayArrayIf(uniques, NOT stored) AS values_recounted))) AS recounted_measures
+            length(groupUniqArrayArrayIf(uniques, NOT stored) AS values_recounted), maxIf(latest, NOT stored)))
+            AS recounted_measures
     FROM (
         SELECT *, true AS stored FROM {ROLLUPS.name} WHERE {_ROLLUPS_WITHIN}
         UNION ALL SELECT *, false AS stored FROM {RECOUNTED.name} WHERE {_ROLLUPS_WITHIN}
@@ -60,9 +69,13 @@ class Cut:
     ends: tuple[int, ...]
     """For each partition of the log, the offset behind the barrier."""
 
-    def parameters(self, period: Period | None = None) -> dict[str, Any]:
-        """As parameters of a query."""
-        bounds = {"start": period.start, "end": period.end} if period else {}
+    def parameters(self, period: Period | None = None, meter: Meter | None = None) -> dict[str, Any]:
+        """As parameters of a query, of all meters or of one."""
+        bounds: dict[str, Any] = {}
+        if period:
+            start_ms, end_ms = ((at - _EPOCH) // timedelta(milliseconds=1) for at in (period.start, period.end))
+            bounds = {"start": period.start, "end": period.end, "start_ms": start_ms, "end_ms": end_ms}
+        bounds |= {"meter": meter.slug, "type": meter.event_type} if meter else {"meter": "", "type": ""}
         return {"log_id": self.log_id, "cut": self.epoch, "ends": list(self.ends), **bounds}
 
 
@@ -74,9 +87,9 @@ class Differences:
     some: pl.DataFrame
 
     def table(self) -> Table:
-        """As a table of (count, sum, min, max, number of uniques)."""
+        """As a table of (count, sum, min, max, number of uniques, latest)."""
         columns = ("meter", "subject", "dimensions", "hour", "epoch", "stored", "recounted")
-        title = f"{self.keys:,} rollups differ from the recount; (count, sum, min, max, uniques)"
+        title = f"{self.keys:,} rollups differ from the recount; (count, sum, min, max, uniques, latest)"
         return Table(title=title, columns=columns, rows=[[str(cell) for cell in row] for row in self.some.rows()])
 
 
@@ -92,20 +105,28 @@ def cut_here(app: System, reason: str) -> Generator[Output, None, Cut]:
 @contextmanager
 def whole_rollups(database: sa.Engine) -> Iterator[None]:
     """Hold off rebuilds while rollups are read. Raises RuntimeError where one runs, or has died on its way."""
-    with _locked(database, "rollups", "the rollups of a month are being rebuilt; wait for it to end", shared=True):
+    with _locked(database, "rollups", "the rollups are being rebuilt or backfilled; wait for it to end", shared=True):
         with database.connect() as connection:
             unfinished = sa.text("SELECT month FROM rollup_rebuilds WHERE finished_at IS NULL ORDER BY number LIMIT 1")
             month = connection.execute(unfinished).scalar()
+            unfilled = sa.text("SELECT slug FROM meter_backfills WHERE finished_at IS NULL ORDER BY number LIMIT 1")
+            slug = connection.execute(unfilled).scalar()
         if month:
             raise RuntimeError(
                 f"a rebuild of {month} did not finish; finish it with `meterline rollups rebuild --month {month}`"
+            )
+        if slug:
+            raise RuntimeError(
+                f"a backfill of {slug} did not finish; finish it with `meterline meters backfill {slug}`"
             )
         yield
 
 
 @contextmanager
-def recounted(app: System, period: Period, cut: Cut) -> Iterator[Generator[Output, None, int]]:
-    """The table RECOUNTED, and what fills it with the period's events before the cut; gone at the end.
+def recounted(
+    app: System, period: Period, cut: Cut, meter: Meter | None = None
+) -> Iterator[Generator[Output, None, int]]:
+    """The table RECOUNTED, and what fills it with the period's usage before the cut, of a meter; gone at the end.
 
     The generator returns how many events are not as their lines say. Raises RuntimeError while someone else recounts.
     """
@@ -113,14 +134,14 @@ def recounted(app: System, period: Period, cut: Cut) -> Iterator[Generator[Outpu
         app.clickhouse.command(f"DROP TABLE IF EXISTS {RECOUNTED.name} SYNC")  # of a recount that was killed
         app.clickhouse.command(RECOUNTED.ddl())
         try:
-            yield _fill(app, period, cut)
+            yield _fill(app, period, cut, meter)
         finally:
             app.clickhouse.command(f"DROP TABLE {RECOUNTED.name} SYNC")
 
 
-def differences(app: System, period: Period, cut: Cut) -> Differences:
-    """What of the period's rollups before the cut is not as RECOUNTED has it."""
-    where = cut.parameters(period)
+def differences(app: System, period: Period, cut: Cut, meter: Meter | None = None) -> Differences:
+    """What of the period's rollups before the cut, of a meter, is not as RECOUNTED has it."""
+    where = cut.parameters(period, meter)
     keys = query(app.clickhouse, f"SELECT count() AS keys FROM ({_DIFFERENCES})", **where).item()  # noqa: S608
     some = query(app.clickhouse, f"{_DIFFERENCES} ORDER BY ALL LIMIT {SHOWN_DIFFERENCES}", **where)
     return Differences(int(keys), some)
@@ -138,10 +159,9 @@ def rebuild_rollups(app: System, *, month: str) -> Iterator[Output]:
     period = Period.parse(month)
     # 1. cut
     cut = yield from cut_here(app, f"rebuild {month}")
-    if missing := _missing_events(app, cut):
+    if missing := missing_events(app, cut):
         raise RuntimeError(f"{missing:,} accepted events are not stored: a rebuild would lose their usage")
-    busy = "a billing run reads the rollups; wait for it to end"
-    with _locked(app.database, "rollups", busy), recounted(app, period, cut) as recounting:
+    with rollups_locked(app.database), recounted(app, period, cut) as recounting:
         # 2. recount
         yield from recounting
         before = differences(app, period, cut)
@@ -153,7 +173,7 @@ def rebuild_rollups(app: System, *, month: str) -> Iterator[Output]:
                     sa.text("INSERT INTO rollup_rebuilds (month, cut) VALUES (:month, :cut)"),
                     {"month": str(period), "cut": cut.epoch},
                 )
-            _replace(app, period, cut)
+            replace_rollups(app, period, cut)
         # 4. compare
         if differences(app, period, cut).keys:
             raise RuntimeError(f"the rollups of {month} still differ from the recount; ask for the rebuild again")
@@ -163,7 +183,7 @@ def rebuild_rollups(app: System, *, month: str) -> Iterator[Output]:
     yield Text(text=f"{month}: {before.keys:,} rollups rebuilt; all are what the events say, up to cut {cut.epoch}")
 
 
-def _missing_events(app: System, cut: Cut) -> int:
+def missing_events(app: System, cut: Cut) -> int:
     """How many events before the cut were accepted, and are not stored."""
     accepted = f"SELECT sum(accepted) FROM progress WHERE {BEFORE_CUT % 'first_offset'}"  # noqa: S608
     stored = f"SELECT count() FROM events WHERE {BEFORE_CUT % 'offset'}"  # noqa: S608
@@ -171,11 +191,12 @@ def _missing_events(app: System, cut: Cut) -> int:
     return int(query(app.clickhouse, missing, **cut.parameters()).item())
 
 
-def _fill(app: System, period: Period, cut: Cut) -> Generator[Output, None, int]:
-    where = cut.parameters(period)
+def _fill(app: System, period: Period, cut: Cut, meter: Meter | None) -> Generator[Output, None, int]:
+    where = cut.parameters(period, meter)
     by_day = "SELECT toDate32(time) AS day, count() AS events FROM events WHERE {} GROUP BY day ORDER BY day"
     days = query(app.clickhouse, by_day.format(_EVENTS_WITHIN), **where)
     stretches = query(app.clickhouse, _STRETCHES)
+    backfills = backfills_of(app)
     total, done, altered = int(days["events"].sum()), 0, 0
     columns = ", ".join(f'"{name}"' for name in RECOUNTED_COLUMNS)
     sql = f"SELECT {columns} FROM events WHERE {_EVENTS_WITHIN} AND toDate32(time) BETWEEN {{first:Date32}} AND {{last:Date32}}"  # noqa: S608, E501
@@ -184,7 +205,7 @@ def _fill(app: System, period: Period, cut: Cut) -> Generator[Output, None, int]
         for number, events in enumerate(
             stream(app.clickhouse, sql, rows_min=RECOUNTED_AT_ONCE, **where, first=first, last=last)
         ):
-            found = recount(events, stretches, app.log.config)
+            found = recount(events, stretches, app.log.config, backfills, meter)
             insert(app.clickhouse, RECOUNTED, found.rollups, f"{first}:{number}")
             done, altered = done + len(events), altered + found.altered
             yield Progress(step="recount", done=done, total=total)
@@ -198,13 +219,28 @@ def _spans(days: pl.DataFrame) -> Iterator[tuple[date, date]]:
     yield from spans.select("day", "last").iter_rows()
 
 
-def _replace(app: System, period: Period, cut: Cut) -> None:
-    where = cut.parameters(period)
-    for sql in (
-        f"ALTER TABLE {ROLLUPS.name} DELETE WHERE {_ROLLUPS_WITHIN} SETTINGS mutations_sync = 2",
-        f"INSERT INTO {ROLLUPS.name} SELECT * FROM {RECOUNTED.name} WHERE {_ROLLUPS_WITHIN}",  # noqa: S608
+def replace_rollups(app: System, period: Period, cut: Cut, meter: Meter | None = None) -> None:
+    """Put what RECOUNTED has in the place of the period's rollups before the cut, of a meter."""
+    where = cut.parameters(period, meter)
+    for step, sql in (
+        ("rollups_deleted", f"ALTER TABLE {ROLLUPS.name} DELETE WHERE {_ROLLUPS_WITHIN} SETTINGS mutations_sync = 2"),
+        ("rollups_copied", f"INSERT INTO {ROLLUPS.name} SELECT * FROM {RECOUNTED.name} WHERE {_ROLLUPS_WITHIN}"),  # noqa: S608
     ):
         app.clickhouse.command(sql, parameters=where)
+        reached(step)
+
+
+def backfills_of(app: System) -> list[Backfill]:
+    """Every backfill that was begun: a meter's definition counts the same in every version, so the last one will do."""
+    meters = {meter.slug: meter for meter in app.log.meters()}
+    with app.database.connect() as connection:
+        rows = connection.execute(sa.text("SELECT slug, from_at, to_at, ends FROM meter_backfills ORDER BY number"))
+        return [Backfill(meters[row.slug], row.from_at, row.to_at, row.ends) for row in rows]
+
+
+def rollups_locked(database: sa.Engine) -> AbstractContextManager[None]:
+    """Hold off whoever reads the rollups for money. Raises RuntimeError while someone does."""
+    return _locked(database, "rollups", "a billing run reads the rollups; wait for it to end")
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from ingest.api import GroupCommit, ThreadedLog, problem_response
 from ingest.api import routes as gateway_routes
 from ingest.request import RefusedError
 from meterline.embedded import Embedded, announced, embedded
+from meterline.meters_api import meter_routes
 from meterline.operations import OPERATIONS, outputs_of
 from meterline.output import encode
 from meterline.system import configure_meters
@@ -118,6 +119,7 @@ def application(app: Embedded) -> Starlette:
     return Starlette(
         routes=[
             *gateway_routes(group_commit, lambda: limits),
+            *meter_routes(app.log),
             Route("/healthz", health),
             Route("/metrics", metrics),
             Route("/api/v1/operations/{name}", operate, methods=["POST"]),

@@ -12,7 +12,7 @@ from aggregation.store import stored_offsets
 from meterline.output import Output, Progress
 from schemas.configuration import ConfigurationError
 from schemas.log import Limits, LogConfig
-from schemas.meter import changed_meters, parse_meters
+from schemas.meter import Meter, changed_meters, parse_meters
 from stores.clickhouse import Client, open_clickhouse
 from stores.kafka_log import open_log
 from stores.log import Log
@@ -89,9 +89,13 @@ def configure_meters(log: Log, text: str, file: str, limits: Limits | None = Non
     Raises ConfigurationError with all faults; then nothing has changed.
     """
     meters = parse_meters(text, file)
-    if faults := changed_meters(log.meters(), meters, file):
-        raise ConfigurationError(faults)
-    return log.configure(LogConfig(limits=limits or log.newest_config().limits, meters=meters))
+
+    def change(newest: LogConfig, known: tuple[Meter, ...]) -> LogConfig:
+        if faults := changed_meters(known, meters, file):
+            raise ConfigurationError(faults)
+        return LogConfig(limits=limits or newest.limits, meters=meters)
+
+    return log.reconfigure(change)
 
 
 def wait_until_stored(

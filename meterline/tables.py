@@ -1,9 +1,26 @@
-"""Frames of invoicing as tables for a person, amounts in units of their currency."""
+"""What is stored as tables for a person, amounts in units of their currency."""
+
+from collections.abc import Sequence
 
 import polars as pl
 
 from meterline.output import Table
+from schemas.meter import Meter
 from schemas.money import MINOR_UNITS, major
+
+
+def meter_table(in_force: Sequence[Meter], withdrawn: Sequence[Meter]) -> Table:
+    """What meters count. Filters, limits and metadata are left out."""
+    rows = [
+        [
+            meter.slug, meter.name, meter.event_type, meter.aggregation.value, meter.value_property or "",
+            ", ".join(f"{name}: {path}" for name, path in sorted(meter.group_by.items())), state,
+        ]
+        for meters, state in ((in_force, "in force"), (withdrawn, "withdrawn"))
+        for meter in meters
+    ]  # fmt: skip
+    columns = ("slug", "name", "event type", "aggregation", "value", "dimensions", "state")
+    return Table(title="Meters", columns=columns, rows=rows)
 
 
 def invoice_table(period: str, invoices: pl.DataFrame) -> Table:

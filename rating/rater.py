@@ -16,10 +16,12 @@ import polars as pl
 from rating.slices import Step, billable, slice_amount, steps_of, terms_of
 from schemas.charge import CHARGES, SLICE
 from schemas.contract import Contracts
-from schemas.money import MINOR_UNITS, QUANTITY, rounded_minor
+from schemas.money import MINOR_UNITS, QUANTITY, average, rounded_minor
 from schemas.price_book import WHOLE_DIGITS_MAX, FlatCharge, PriceBook
+from schemas.tables import LATEST_ORDER
 
 _LIMIT = 10**WHOLE_DIGITS_MAX
+_SUM_LIMIT = 10**29  # what a QUANTITY holds
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ def rate(
     """The charges of a period (a calendar month, "2013-01") with their slices, and the usage that nobody pays for.
 
     `usage` has the columns subject, meter, quantity (QUANTITY) and uniques (list of strings, for UNIQUE_COUNT meters,
-    which have no quantity), in any order, also with several rows for a subject and meter. `aggregations` says how the
-    rows of a meter are combined: SUM and COUNT add, MIN and MAX take the extreme, UNIQUE_COUNT counts the distinct
+    which have no quantity), in any order, also with several rows for a subject and meter; where there are AVG meters
+    also sum and count, and where there are LATEST meters latest, a struct with LATEST_ORDER. `aggregations` says how
+    the rows of a meter are combined: SUM and COUNT add, MIN and MAX take the extreme, AVG divides the sum of the sums
+    by that of the counts, LATEST takes the quantity that is last in LATEST_ORDER, UNIQUE_COUNT counts the distinct
     strings. `cut`, the barrier whose earlier epochs the usage is of, is only recorded.
 
     In this order: (1) A contract in force (`Contract.in_force`) pays for its subjects, and is charged for its plan also
@@ -125,6 +129,8 @@ def _combined(usage: pl.DataFrame, owner: str, aggregations: Mapping[str, str]) 
     if strangers:
         raise ValueError(f"usage of meters without an aggregation: {', '.join(strangers)}")
     _refuse_overflow(usage["quantity"], "a quantity")
+    if "sum" in usage.columns:
+        _refuse_overflow(usage["sum"], "the sum of an average's values", terms=len(usage), limit=_SUM_LIMIT)
     quantity = pl.col("quantity")
     uniques = pl.col("uniques").explode(empty_as_null=False, keep_nulls=False)
     combine = {
@@ -132,12 +138,14 @@ def _combined(usage: pl.DataFrame, owner: str, aggregations: Mapping[str, str]) 
         "COUNT": quantity.sum(),
         "MIN": quantity.min(),
         "MAX": quantity.max(),
+        "AVG": average(pl.col("sum").sum(), pl.col("count").sum()).alias("quantity"),
+        "LATEST": quantity.sort_by([*(pl.col("latest").struct.field(name) for name in LATEST_ORDER), quantity]).last(),
         "UNIQUE_COUNT": uniques.n_unique().cast(QUANTITY).alias("quantity"),
     }
-    parts = []
+    parts = [pl.LazyFrame(schema={owner: usage.schema[owner], "meter": pl.String, "quantity": QUANTITY})]
     for kind, expression in combine.items():
-        meters = [meter for meter, aggregation in aggregations.items() if aggregation == kind]
-        parts.append(usage.lazy().filter(pl.col("meter").is_in(meters)).group_by(owner, "meter").agg(expression))
+        if meters := [meter for meter, aggregation in aggregations.items() if aggregation == kind]:
+            parts.append(usage.lazy().filter(pl.col("meter").is_in(meters)).group_by(owner, "meter").agg(expression))
     combined = pl.concat(pl.collect_all(parts))
     _refuse_overflow(combined["quantity"], "the sum of a customer's quantities")
     return combined
@@ -211,13 +219,12 @@ def _worded(rated: pl.DataFrame, customers: pl.DataFrame, book: PriceBook) -> pl
     )
 
 
-def _refuse_overflow(numbers: pl.Series, what: str, terms: Any = 1) -> None:
-    """Raises OverflowError unless any sum of so many of the numbers has at most 17 whole digits.
+def _refuse_overflow(numbers: pl.Series, what: str, terms: Any = 1, limit: int = _LIMIT) -> None:
+    """Raises OverflowError unless any sum of so many of the numbers is below the limit, of 17 whole digits as a rule.
 
     group_by adds decimals as 128-bit integers without a look at overflow; so this looks for it.
     """
     extremes = [abs(number) for number in (numbers.min(), numbers.max()) if isinstance(number, Decimal)]
-    if extremes and max(extremes) * terms >= _LIMIT:
-        raise OverflowError(
-            f"{what} may need more than {WHOLE_DIGITS_MAX} whole digits: {terms} of up to {max(extremes)}"
-        )
+    if extremes and max(extremes) * terms >= limit:
+        digits = len(str(limit)) - 1
+        raise OverflowError(f"{what} may need more than {digits} whole digits: {terms} of up to {max(extremes)}")

@@ -6,16 +6,26 @@ together must agree on which paths are values and which are objects, so that a b
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
 from itertools import chain
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from schemas.configuration import ConfigurationError, Fault, faults_of, parse_yaml
+from schemas.meter_terms import Duration, Filter, Instant, Path
 
-Path = Annotated[str, StringConstraints(pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_]*)+$", max_length=256)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:_[a-z0-9]+)*$", max_length=64)]
 Dimension = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][0-9a-zA-Z_]*$", max_length=64)]
 
@@ -27,20 +37,40 @@ class Aggregation(StrEnum):
     SUM = "SUM"
     MIN = "MIN"
     MAX = "MAX"
+    AVG = "AVG"
+    LATEST = "LATEST"
     UNIQUE_COUNT = "UNIQUE_COUNT"
 
 
 class Meter(BaseModel):
-    """One meter: events of `event_type`, aggregated over `value_property`, split by the dimensions of `group_by`."""
+    """One meter: events of `event_type`, aggregated over `value_property`, split by the dimensions of `group_by`.
+
+    It wants those that happened at `event_from` or later and pass every one of its `filters`. Of these it counts the
+    ones whose time lies at most `event_age_max` before, and `event_ahead_max` behind, the time the log took them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True)
 
     slug: Slug
+    name: str = Field(default="", max_length=256)
     description: str = Field(default="", max_length=1024)
+    metadata: dict[str, str] = Field(default_factory=dict)
     event_type: str = Field(min_length=1, max_length=512)
     aggregation: Aggregation
     value_property: Path | None = None
     group_by: dict[Dimension, Path] = Field(default_factory=dict)
+    event_from: Instant | None = None
+    filters: dict[Path, Filter] = Field(default_factory=dict)
+    event_age_max: Duration | None = None
+    event_ahead_max: Duration | None = None
+
+    @field_validator("filters", mode="wrap")
+    @classmethod
+    def _a_path_once(cls, written: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+        filters = validated(written)
+        if len(filters) < len(written):
+            raise ValueError("allowed: a path once, in one way of writing it")
+        return filters
 
     @model_validator(mode="after")
     def _value_fits_the_aggregation(self) -> Self:
@@ -53,12 +83,17 @@ class Meter(BaseModel):
     @property
     def numeric(self) -> bool:
         """Whether the meter's value must be a number."""
-        return self.aggregation in {Aggregation.SUM, Aggregation.MIN, Aggregation.MAX}
+        return self.aggregation not in {Aggregation.COUNT, Aggregation.UNIQUE_COUNT}
 
     @property
     def paths(self) -> frozenset[str]:
         """Every path into an event's data that this meter reads."""
-        return frozenset(self.group_by.values()) | ({self.value_property} if self.value_property else set())
+        values = {self.value_property} if self.value_property else set()
+        return frozenset(self.group_by.values()) | frozenset(self.filters) | values
+
+    def written(self) -> dict[str, Any]:
+        """The definition as a file has it, without what is left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def parse_meters(text: str, file: str) -> tuple[Meter, ...]:
@@ -82,27 +117,63 @@ def parse_meters(text: str, file: str) -> tuple[Meter, ...]:
             meters.append(Meter.model_validate(definition))
         except ValidationError as error:
             faults += faults_of(error, file, f"meters[{position}].")
-    faults += [
-        Fault(file, "meters", repr(slug), f"allowed: a slug once; this one stands {count} times")
-        for slug, count in _slugs(listed).items()
-        if count > 1
-    ]
-    faults += [Fault(file, "meters", repr(path), why) for path, why in _torn_paths(meters)]
+    faults += _set_faults(_slugs(listed), meters, file)
     if faults:
         raise ConfigurationError(faults)
-    return tuple(sorted(meters, key=lambda meter: meter.slug))
+    return _sorted(meters)
+
+
+def parse_meter(definition: Any, source: str) -> Meter:
+    """One meter, from a mapping such as a file lists. Raises ConfigurationError with all of its faults."""
+    try:
+        return Meter.model_validate(definition)
+    except ValidationError as error:
+        raise ConfigurationError(faults_of(error, source)) from error
+
+
+def meter_set(meters: Iterable[Meter], source: str) -> tuple[Meter, ...]:
+    """Meters as a legal set, sorted by slug. Raises ConfigurationError where they do not go together."""
+    together = list(meters)
+    if faults := _set_faults([meter.slug for meter in together], together, source):
+        raise ConfigurationError(faults)
+    return _sorted(together)
+
+
+DESCRIBING = frozenset({"name", "description", "metadata"})
+"""What of a meter in force may change: it says what the meter is, and decides nothing."""
 
 
 def changed_meters(before: tuple[Meter, ...], after: tuple[Meter, ...], file: str) -> list[Fault]:
-    """Faults for meters that keep their slug but count something else: their old and new rollups would be mixed."""
+    """Faults for meters that keep their slug but count something else: their old and new rollups would be mixed.
+
+    All but DESCRIBING counts: what is aggregated, which events are wanted, and which are too old or too far ahead.
+    """
     known = {meter.slug: meter for meter in before}
-    fixed = ("event_type", "aggregation", "value_property", "group_by")
+    fixed = [name for name in Meter.model_fields if name not in DESCRIBING]
     return [
-        Fault(file, f"meters.{meter.slug}.{to_camel(name)}", repr(getattr(meter, name)),
-              f"allowed: {getattr(known[meter.slug], name)!r}, as already counted; give a new meter its own slug")
+        Fault(file, f"meters.{meter.slug}.{to_camel(name)}", _shown(meter, name),
+              f"allowed: {_shown(known[meter.slug], name)}, as already counted; give a new meter its own slug")
         for meter in after if meter.slug in known
         for name in fixed if getattr(meter, name) != getattr(known[meter.slug], name)
     ]  # fmt: skip
+
+
+def _shown(meter: Meter, name: str) -> str:
+    return repr(meter.written().get(to_camel(name)))
+
+
+def _sorted(meters: Iterable[Meter]) -> tuple[Meter, ...]:
+    return tuple(sorted(meters, key=lambda meter: meter.slug))
+
+
+def _set_faults(slugs: Iterable[str], meters: list[Meter], file: str) -> list[Fault]:
+    """What is wrong with meters together; `slugs` are also those of meters that are wrong by themselves."""
+    twice = [
+        Fault(file, "meters", repr(slug), f"allowed: a slug once; this one stands {count} times")
+        for slug, count in Counter(slugs).items()
+        if count > 1
+    ]
+    return twice + [Fault(file, "meters", repr(path), why) for path, why in _torn_paths(meters)]
 
 
 def all_paths(meters: tuple[Meter, ...]) -> tuple[str, ...]:
@@ -110,8 +181,8 @@ def all_paths(meters: tuple[Meter, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(chain.from_iterable(meter.paths for meter in meters))))
 
 
-def _slugs(listed: list[Any]) -> Counter[str]:
-    return Counter(str(entry["slug"]) for entry in listed if isinstance(entry, dict) and "slug" in entry)
+def _slugs(listed: list[Any]) -> list[str]:
+    return [str(entry["slug"]) for entry in listed if isinstance(entry, dict) and "slug" in entry]
 
 
 def _torn_paths(meters: list[Meter]) -> list[tuple[str, str]]:

@@ -37,6 +37,22 @@ def rounded_minor(amount: pl.Expr, minor_units: int) -> pl.Expr:
     return rounded.cast(pl.Decimal(38, minor_units)).to_physical().cast(pl.Int64)
 
 
+def average(total: pl.Expr, count: pl.Expr) -> pl.Expr:
+    """A sum (QUANTITY) by the number of its terms, as a QUANTITY rounded half away from zero; null for no terms.
+
+    In whole billionths: polars' own division rounds a half to the even neighbour.
+
+    >>> totals = pl.Series(["2", "-0.000000005", "0"]).cast(QUANTITY)
+    >>> pl.select(average(pl.lit(totals), pl.lit(pl.Series([3, 10, 0])))).to_series().to_list()
+    [Decimal('0.666666667'), Decimal('-1E-9'), None]
+    """
+    billionths = total.to_physical()
+    terms = pl.when(count > 0).then(count.cast(pl.Int128))
+    size = billionths.abs()
+    rounded = size // terms + (size % terms * 2 >= terms).cast(pl.Int128)
+    return (billionths.sign() * rounded).cast(pl.Decimal(38, 0)) * pl.lit(Decimal("0.000000001"), QUANTITY)
+
+
 def major(minor: int, minor_units: int) -> Decimal:
     """A whole number of minor units as a decimal amount of the currency.
 

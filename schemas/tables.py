@@ -21,6 +21,16 @@ DIMENSIONS = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
 """Dimensions of a rollup, sorted by key; a Map in ClickHouse."""
 
 
+_PLACE_IN_TIME: dict[str, pl.DataType | type[pl.DataType]] = {
+    "time": _MICROS, "appended_at": _MILLIS, "partition": pl.UInt16, "offset": pl.UInt64, "line": pl.UInt32,
+}  # fmt: skip
+LATEST_ORDER = tuple(_PLACE_IN_TIME)
+"""What decides which of some values is the latest: event time, then arrival."""
+LATEST = pl.List(pl.Struct({**_PLACE_IN_TIME, "value": QUANTITY}))
+"""No value, or one behind LATEST_ORDER: whatever order these are merged in, the greatest is the same. A list, because
+the empty one is less than all others; in ClickHouse neither an array nor a tuple can be null."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table: its name, its columns as polars sees them and as ClickHouse stores them, and its engine's clauses."""
@@ -65,7 +75,7 @@ ROLLUPS = Table(
     frame={
         "tenant": pl.String, "meter": pl.String, "subject": pl.String, "dimensions": DIMENSIONS, "window_start": _HOUR,
         "epoch": pl.UInt32, "count": pl.UInt64, "sum": QUANTITY, "min": QUANTITY, "max": QUANTITY,
-        "uniques": pl.List(pl.String),
+        "uniques": pl.List(pl.String), "latest": LATEST,
     },
     columns={
         "tenant": "LowCardinality(String)", "meter": "LowCardinality(String)", "subject": "String",
@@ -75,6 +85,8 @@ ROLLUPS = Table(
         "min": "SimpleAggregateFunction(min, Nullable(Decimal(38, 9)))",
         "max": "SimpleAggregateFunction(max, Nullable(Decimal(38, 9)))",
         "uniques": "SimpleAggregateFunction(groupUniqArrayArray, Array(String))",
+        "latest": "SimpleAggregateFunction(max, Array(Tuple(time DateTime64(6, 'UTC'),"
+        " appended_at DateTime64(3, 'UTC'), partition UInt16, offset UInt64, line UInt32, value Decimal(38, 9))))",
     },
     engine="AggregatingMergeTree ORDER BY (tenant, meter, subject, dimensions, window_start, epoch)",
 )  # fmt: skip

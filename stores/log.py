@@ -6,12 +6,21 @@ before a record names it, so whoever reads the record finds the version.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from schemas.log import Configure, LogConfig, Punctuation
 from schemas.meter import Meter
+
+
+class MeterTimes(NamedTuple):
+    """When a meter was first in force, and since when it is defined as it was last."""
+
+    created_at: datetime
+    updated_at: datetime
 
 
 class Log(ABC):
@@ -47,13 +56,22 @@ class Log(ABC):
 
     def configure(self, config: LogConfig) -> int:
         """Put a configuration in force, if it is not the newest already; returns its version."""
+        return self.reconfigure(lambda _newest, _known: config)
+
+    def reconfigure(self, change: Callable[[LogConfig, tuple[Meter, ...]], LogConfig]) -> int:
+        """Put in force what a change makes of the newest configuration, if that is another one; returns its version.
+
+        `change` is called with the newest configuration and with every meter that ever was in force. No other writer
+        comes in between; where it raises, nothing has changed.
+        """
         with self._engine.begin() as connection:
             connection.execute(sa.text("LOCK TABLE config_versions IN EXCLUSIVE MODE"))
-            newest = connection.execute(
-                sa.text("SELECT version, digest FROM config_versions ORDER BY version DESC LIMIT 1")
-            ).one_or_none()
-            if newest is not None and newest.digest == config.digest:
-                version = int(newest.version)
+            versions = _versions(connection)
+            newest = max(versions, default=0)
+            before = versions.get(newest, LogConfig())
+            config = change(before, _every_meter(versions))
+            if newest and before.digest == config.digest:
+                version = newest
             else:
                 version = connection.execute(
                     sa.text("INSERT INTO config_versions (digest, body) VALUES (:digest, :body) RETURNING version"),
@@ -107,6 +125,30 @@ class Log(ABC):
     def meters(self) -> tuple[Meter, ...]:
         """Every meter that ever was in force, by slug, as defined last. Usage of a withdrawn one stays billable."""
         with self._engine.connect() as connection:
-            bodies = connection.execute(sa.text("SELECT body FROM config_versions ORDER BY version")).scalars().all()
-        known = {meter.slug: meter for body in bodies for meter in LogConfig.model_validate_json(body).meters}
-        return tuple(known[slug] for slug in sorted(known))
+            return _every_meter(_versions(connection))
+
+    def meter_times(self, slug: str) -> MeterTimes:
+        """Since when a meter is known, and known as it is. Raises LookupError where it never was in force."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.text("SELECT written_at, body FROM config_versions ORDER BY version")).all()
+        defined = [
+            (row.written_at, meter)
+            for row in rows
+            for meter in LogConfig.model_validate_json(row.body).meters
+            if meter.slug == slug
+        ]
+        if not defined:
+            raise LookupError(f"{slug}: no such meter was ever in force")
+        changes = [at for (at, meter), (_, before) in zip(defined[1:], defined, strict=False) if meter != before]
+        return MeterTimes(defined[0][0], changes[-1] if changes else defined[0][0])
+
+
+def _versions(connection: sa.Connection) -> dict[int, LogConfig]:
+    """Every version of the configuration, oldest first."""
+    rows = connection.execute(sa.text("SELECT version, body FROM config_versions ORDER BY version"))
+    return {version: LogConfig.model_validate_json(body) for version, body in rows}
+
+
+def _every_meter(versions: dict[int, LogConfig]) -> tuple[Meter, ...]:
+    known = {meter.slug: meter for config in versions.values() for meter in config.meters}
+    return tuple(known[slug] for slug in sorted(known))

@@ -21,10 +21,10 @@ import polars as pl
 from rich.table import Table
 
 from examples.flights.events import flights, sent, usage_events
-from meterline.cli import console, render
 from meterline.embedded import embedded
 from meterline.operations import outputs_of
 from meterline.system import System, connected
+from meterline.terminal import console, render
 from schemas.meter import parse_meters
 from stores.clickhouse import query
 from stores.servers import servers_of

@@ -42,7 +42,7 @@ def rollup(subject: str, count: int, total: str) -> pl.DataFrame:
     row = {
         "tenant": "default", "meter": "m", "subject": subject, "dimensions": [{"key": "a", "value": "b"}],
         "window_start": datetime(2013, 1, 31, 23, tzinfo=UTC), "epoch": 3, "count": count, "sum": total,
-        "min": None, "max": total, "uniques": [subject],
+        "min": None, "max": total, "uniques": [subject], "latest": [],
     }  # fmt: skip
     schema = {**ROLLUPS.frame, **dict.fromkeys(("sum", "min", "max"), pl.String)}
     return pl.DataFrame([row], schema=schema).cast(ROLLUPS.frame)

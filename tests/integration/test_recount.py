@@ -25,11 +25,13 @@ METERS = (
     Meter(slug="bytes", aggregation="SUM", **PROPERTY),
     Meter(slug="least", aggregation="MIN", **PROPERTY),
     Meter(slug="most", aggregation="MAX", **PROPERTY),
+    Meter(slug="mean", aggregation="AVG", filters={"$.region": {"not_in": ["us"]}}, **PROPERTY),
+    Meter(slug="last", aggregation="LATEST", event_from="2026-01-10T00:00:00Z", **PROPERTY),
 )
 LATER = Meter(slug="sizes", aggregation="UNIQUE_COUNT", **PROPERTY)
 ROWS = (
     "SELECT meter, subject, dimensions, window_start, epoch, sum(count), sum(sum), min(min), max(max),"
-    " arraySort(groupUniqArrayArray(uniques)) FROM rollups GROUP BY ALL ORDER BY ALL"
+    " arraySort(groupUniqArrayArray(uniques)), max(latest) FROM rollups GROUP BY ALL ORDER BY ALL"
 )
 DAMAGES = {
     "a rollup is gone": "ALTER TABLE rollups DELETE WHERE meter = 'calls' AND subject = 's3'",
@@ -41,6 +43,9 @@ DAMAGES = {
     " SELECT tenant, meter, subject, window_start, epoch, toDecimal128('-1', 9) FROM rollups WHERE meter = 'least' LIMIT 1",
     "a unique value is another": "ALTER TABLE rollups UPDATE uniques = arrayMap(x -> concat(x, '0'), uniques)"
     " WHERE meter = 'sizes'",
+    "the latest value came from elsewhere in the log": "ALTER TABLE rollups UPDATE latest ="
+    " arrayMap(x -> (x.1, x.2, x.3, x.4 + 1, x.5, x.6)::Tuple(time DateTime64(6, 'UTC'), appended_at DateTime64(3, 'UTC'),"
+    " partition UInt16, offset UInt64, line UInt32, value Decimal(38, 9)), latest) WHERE meter = 'last'",
     "usage that no event has": "INSERT INTO rollups (tenant, meter, subject, window_start, epoch, count)"
     " SELECT tenant, 'unheard_of', subject, window_start, epoch, 1 FROM rollups WHERE meter = 'calls' LIMIT 1",
 }
@@ -207,5 +212,5 @@ def test_billing_and_rebuilding_exclude_each_other(app: System) -> None:
     with app.database.begin() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('rollups', 0))"))
         outputs = run(app, "show_usage", period="2026-01")
-    assert outputs == [Failure(message="the rollups of a month are being rebuilt; wait for it to end")]
+    assert outputs == [Failure(message="the rollups are being rebuilt or backfilled; wait for it to end")]
     assert isinstance(run(app, "show_usage", period="2026-01")[0], Table)

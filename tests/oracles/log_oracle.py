@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -13,6 +13,7 @@ from schemas.meter import Meter
 
 Key = tuple[str, str, tuple[tuple[str, str], ...], int, int]  # meter, subject, dimensions, window start, epoch
 Place = tuple[Hashable, int, int]  # partition, offset, line
+Latest = tuple[datetime, int, Hashable, int, int, Decimal]  # event time, appended at (ms), place, value
 DAY_MS = 86_400_000
 BLANK_BYTES_MAX = 64
 
@@ -22,6 +23,9 @@ class Recount:
     """What partitions add up to: count and sum of each rollup, what stands where in the log, and the batches."""
 
     rollups: dict[Key, tuple[int, Decimal]] = field(default_factory=dict)
+    latest: dict[Key, Latest] = field(default_factory=dict)
+    """Of the LATEST meters' rollups, the value that is last in time, then in the order of arrival."""
+
     places: dict[str, set[Place]] = field(
         default_factory=lambda: {"events": set(), "duplicates": set(), "rejections": set()}
     )
@@ -69,7 +73,8 @@ class _Partition:
             self.size += len(record.value)
             for number, line in enumerate(lines):
                 if line.strip(b" \t\r") or len(line) > BLANK_BYTES_MAX:
-                    table, place = self.line(line), (self.name, record.offset, number)
+                    place = (self.name, record.offset, number)
+                    table = self.line(line, place)
                     self.result.places[table].add(place)
                     if table == "events":
                         self.result.epochs[place] = self.epoch
@@ -87,7 +92,7 @@ class _Partition:
             self.version = max(self.version, int(number.split(":")[0]))
             self.config = self.versions(self.version)
 
-    def line(self, line: bytes) -> str:
+    def line(self, line: bytes, place: Place) -> str:
         """Count one line; the table in which it ends."""
         event = self.event(line)
         if event is None:
@@ -99,7 +104,7 @@ class _Partition:
         self.accepted_day[identity] = day
         for meter in self.config.meters:
             if meter.event_type == event["type"]:
-                self.meter(event, meter)
+                self.meter(event, meter, place)
         return "events"
 
     def event(self, line: bytes) -> dict[str, Any] | None:
@@ -119,18 +124,31 @@ class _Partition:
         )
         return None if wrong else event
 
-    def meter(self, event: dict[str, Any], meter: Meter) -> None:
+    def meter(self, event: dict[str, Any], meter: Meter, place: Place) -> None:
         data = event.get("data") or {}
+        at, appended_at = event["time"], datetime.fromtimestamp(self.newest_ms / 1000, UTC)
+        texts = {path: data.get(path.removeprefix("$."), "") for path in meter.paths}
+        wanted = meter.event_from is None or at >= meter.event_from
+        for path, texts_let in meter.filters.items():
+            wanted &= texts_let.allowed is None or texts[path] in texts_let.allowed
+            wanted &= texts[path] not in (texts_let.refused or ())
+        forever = timedelta.max
+        in_time = appended_at - at <= (forever if meter.event_age_max is None else meter.event_age_max)
+        in_time &= at - appended_at <= (forever if meter.event_ahead_max is None else meter.event_ahead_max)
+        if not wanted or not in_time:
+            return  # an event that is wanted and out of time keeps a validation error
         value = Decimal(0)
         if meter.value_property:
             try:
                 value = Decimal(str(data[meter.value_property.removeprefix("$.")]))
             except (KeyError, InvalidOperation):
                 return  # the event keeps a validation error
-        start = int(event["time"].timestamp()) // 3600 * 3600
-        dimensions = tuple(
-            (name, data.get(path.removeprefix("$."), "")) for name, path in sorted(meter.group_by.items())
-        )
+        start = int(at.timestamp()) // 3600 * 3600
+        dimensions = tuple((name, texts[path]) for name, path in sorted(meter.group_by.items()))
         key = (meter.slug, event["subject"], dimensions, start, self.epoch)
         count, total = self.result.rollups.get(key, (0, Decimal(0)))
-        self.result.rollups[key] = (count + 1, total + value)
+        added = value if meter.aggregation in {"SUM", "AVG"} else Decimal(0)
+        self.result.rollups[key] = (count + 1, total + added)
+        if meter.aggregation == "LATEST":
+            latest = (at, self.newest_ms, *place, value)
+            self.result.latest[key] = max(latest, self.result.latest.get(key, latest))

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,15 +16,30 @@ from aggregation.dedup import DedupIndex
 from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
 from schemas.log import Barrier, Flush, Limits, LogConfig, Record, Records, punctuation_key
 from schemas.meter import Aggregation, Meter
+from schemas.meter_terms import Filter
 
-METERS = tuple(
+HOURS = [datetime(2013, 1, 31, 22, tzinfo=UTC) + timedelta(minutes=30 * n) for n in range(6)]
+OPEN = tuple(
     Meter(
         slug=kind.value.lower(), event_type="call", aggregation=kind, group_by={"region": "$.region"},
         value_property=None if kind is Aggregation.COUNT else "$.value",
     )
     for kind in Aggregation
 )  # fmt: skip
-HOURS = [datetime(2013, 1, 31, 22, tzinfo=UTC) + timedelta(minutes=30 * n) for n in range(6)]
+CHOOSY = tuple(
+    meter.model_copy(
+        update={
+            "slug": f"choosy_{meter.slug}", "event_from": HOURS[2], "event_age_max": timedelta(minutes=40),
+            "event_ahead_max": timedelta(minutes=30), "filters": {
+                "$.region": Filter.model_validate({"not_in": ["us"]}), "$.kind": Filter.model_validate(["", "a"]),
+            },
+        }
+    )
+    for meter in OPEN
+)  # fmt: skip
+METERS = OPEN + CHOOSY
+FIRST_MS = int(HOURS[1].timestamp() * 1000)
+RECORD_MS = 600_000
 DAY_MS = 86_400_000
 
 event = st.fixed_dictionaries(
@@ -36,6 +52,7 @@ event = st.fixed_dictionaries(
             ["1", "2.5", "-3", "0.000000001", "999999999999999", '"7"', '"seven"', "null", "1e3", "0.1234567891"]
         ),
         "region": st.sampled_from(["eu", "us", None]),
+        "kind": st.sampled_from(["a", "a", "b", None]),
     }
 )
 punctuation = st.sampled_from([Flush(), Barrier(1), Barrier(2)])
@@ -43,7 +60,7 @@ punctuation = st.sampled_from([Flush(), Barrier(1), Barrier(2)])
 
 def line(fields: dict[str, Any]) -> bytes:
     head = {"specversion": "1.0", "source": "/s", **{name: fields[name] for name in ("id", "subject", "type")}}
-    data = f'{{"value":{fields["value"]},"region":{json.dumps(fields["region"])}}}'
+    data = f'{{"value":{fields["value"]},"region":{json.dumps(fields["region"])},"kind":{json.dumps(fields["kind"])}}}'
     return f'{json.dumps(head)[:-1]},"time":"{fields["time"].isoformat()}","data":{data}}}'.encode()
 
 
@@ -51,7 +68,7 @@ def log_of(steps: list[Any]) -> list[Record]:
     """A log: events as records of one or more lines, punctuation between them; and one last flush."""
     records = []
     for offset, step in enumerate([*steps, Flush()]):
-        appended_at_ms = offset * 1000
+        appended_at_ms = FIRST_MS + offset * RECORD_MS
         if isinstance(step, list):
             records.append(Record(offset, appended_at_ms, None, b"\n".join(map(line, step))))
         else:
@@ -59,9 +76,9 @@ def log_of(steps: list[Any]) -> list[Record]:
     return records
 
 
-def folded(records: list[Record], batch_events_max: int = 1000) -> list[FoldedBatch]:
+def folded(records: list[Record], batch_events_max: int = 1000, meters: Sequence[Meter] = METERS) -> list[FoldedBatch]:
     """Every batch of a log, from its start."""
-    config = LogConfig(limits=Limits(batch_events_max=batch_events_max), meters=METERS)
+    config = LogConfig(limits=Limits(batch_events_max=batch_events_max), meters=tuple(meters))
     state, index, batches = PartitionState(0, config=config, log_id="0" * 32), DedupIndex(35), []
     for batch in Cutter(0, 0, lambda _: config).cut(Records.of(records)):
         batches.append(fold_batch(batch, state, index, lambda _: config))
@@ -85,15 +102,22 @@ def totals(batches: list[FoldedBatch], *, by_epoch: bool = True) -> dict[Any, An
             row["window_start"],
             row["epoch"] * by_epoch,
         )
-        count, total, least, most, uniques = merged.get(key, (0, Decimal(0), None, None, frozenset()))
+        count, total, least, most, uniques, latest = merged.get(key, (0, Decimal(0), None, None, frozenset(), None))
+        found = [(*place.values(),) for place in row["latest"]]
         merged[key] = (
             count + row["count"],
             total + row["sum"],
             min(filter(lambda v: v is not None, (least, row["min"])), default=None),
             max(filter(lambda v: v is not None, (most, row["max"])), default=None),
             uniques | set(row["uniques"]),
+            max([*found, *([latest] if latest else [])], default=None),
         )
     return merged
+
+
+def without_places(merged: dict[Any, Any]) -> dict[Any, Any]:
+    """The same, where of the latest value only its event time and itself are told."""
+    return {key: (*measures, latest and (latest[0], latest[-1])) for key, (*measures, latest) in merged.items()}
 
 
 def recount(steps: list[Any]) -> dict[Any, Any]:
@@ -101,34 +125,46 @@ def recount(steps: list[Any]) -> dict[Any, Any]:
     seen: set[str] = set()
     epoch = 0
     values: dict[Any, list[Any]] = defaultdict(list)
-    for step in steps:
+    for offset, step in enumerate(steps):
         if isinstance(step, Barrier):
             epoch = max(epoch, step.number)
-        for fields in step if isinstance(step, list) else []:
+        appended_at = datetime.fromtimestamp(FIRST_MS / 1000, UTC) + timedelta(milliseconds=offset * RECORD_MS)
+        for number, fields in enumerate(step if isinstance(step, list) else []):
             if fields["id"] in seen:
                 continue
             seen.add(fields["id"])
             if fields["type"] != "call":
                 continue
-            where = (fields["subject"], fields["region"] or "", fields["time"].replace(minute=0), epoch)
+            hour = fields["time"].replace(minute=0, microsecond=0)
+            where = (fields["subject"], fields["region"] or "", hour, epoch)
             parsed = json.loads(fields["value"], parse_float=Decimal, parse_int=Decimal)
             text = None if parsed is None else parsed if isinstance(parsed, str) else format(parsed, "f")
             usable = text is not None and text not in {"seven", "0.1234567891"}
+            place = (fields["time"], appended_at, 0, offset, number)
             for meter in METERS:
                 counts = meter.aggregation is Aggregation.COUNT or (text is not None if not meter.numeric else usable)
-                if counts:
-                    values[(meter.aggregation, *where)].append(text)
-    return {(kind.value.lower(), *where): _measures(kind, texts) for (kind, *where), texts in values.items()}
+                if counts and (meter in OPEN or chosen(fields, appended_at)):
+                    values[(meter.slug, meter.aggregation, *where)].append((text, place))
+    return {(slug, *where): _measures(kind, counted) for (slug, kind, *where), counted in values.items()}
 
 
-def _measures(kind: Aggregation, texts: list[str]) -> tuple[Any, ...]:
-    numbers = [Decimal(text) for text in texts] if kind in {"SUM", "MIN", "MAX"} else []
+def chosen(fields: dict[str, Any], appended_at: datetime) -> bool:
+    """Whether the choosy meters count an event."""
+    before, after = (timedelta(minutes=minutes) for minutes in (40, 30))
+    in_time = appended_at - before <= fields["time"] <= appended_at + after
+    return in_time and fields["time"] >= HOURS[2] and fields["region"] != "us" and fields["kind"] != "b"
+
+
+def _measures(kind: Aggregation, counted: list[Any]) -> tuple[Any, ...]:
+    texts = [text for text, _ in counted]
+    numbers = [Decimal(text) for text in texts] if kind not in {"COUNT", "UNIQUE_COUNT"} else []
     return (
         len(texts),
-        sum(numbers, Decimal(0)) if kind is Aggregation.SUM else Decimal(0),
+        sum(numbers, Decimal(0)) if kind in {"SUM", "AVG"} else Decimal(0),
         min(numbers) if kind is Aggregation.MIN else None,
         max(numbers) if kind is Aggregation.MAX else None,
         frozenset(texts) if kind is Aggregation.UNIQUE_COUNT else frozenset(),
+        max((*place, Decimal(text)) for text, place in counted) if kind is Aggregation.LATEST else None,
     )
 
 
@@ -145,15 +181,35 @@ def test_rollups_are_what_a_plain_recount_says(drawn: list[Any], batch_events_ma
 @settings(max_examples=40)
 @given(steps, st.randoms(use_true_random=False))
 def test_rollups_do_not_depend_on_order_or_copies(drawn: list[Any], random: Any) -> None:
-    """Distinct events, in any order and sent again any number of times, give the same rollups."""
+    """Distinct events, in any order and sent again any number of times, give the same rollups.
+
+    No two of them have the same time, or the one that came later would be the latest; and no limit of age, which is
+    about arrival, stands in the way.
+    """
     distinct = {fields["id"]: fields for step in drawn if isinstance(step, list) for fields in step}
-    events = list(distinct.values())
+    events = [
+        {**fields, "time": fields["time"] + timedelta(microseconds=number)}
+        for number, fields in enumerate(distinct.values())
+    ]
     again = events + [random.choice(events) for _ in range(len(events))] if events else []
     random.shuffle(again)
     one_by_one = [[fields] for fields in again]
-    assert totals(folded(log_of([events] if events else [])), by_epoch=False) == totals(
-        folded(log_of(one_by_one), 3), by_epoch=False
+    ageless = [meter.model_copy(update={"event_age_max": None, "event_ahead_max": None}) for meter in METERS]
+    once, shuffled = (
+        totals(folded(log_of(lines), batch_events_max, ageless), by_epoch=False)
+        for lines, batch_events_max in (([events] if events else [], 1000), (one_by_one, 3))
     )
+    assert without_places(once) == without_places(shuffled)
+
+
+@settings(max_examples=40)
+@given(steps, st.integers(min_value=1, max_value=6), st.randoms(use_true_random=False))
+def test_rollups_merge_in_any_order(drawn: list[Any], batch_events_max: int, random: Any) -> None:
+    """The deltas of batches are merged in the background in any order; what they add up to stays the same."""
+    batches = folded(log_of(drawn), batch_events_max)
+    expected = totals(batches)
+    random.shuffle(batches)
+    assert totals(batches) == expected
 
 
 @settings(max_examples=40)
@@ -202,7 +258,9 @@ def test_the_horizon_ends_deduplication() -> None:
     #   day 0        day 35          day 36
     #   first        duplicate       counted again
     config = LogConfig(meters=METERS)
-    text = line({"id": "a", "subject": "x", "type": "call", "time": HOURS[0], "value": "1", "region": None})
+    text = line(
+        {"id": "a", "subject": "x", "type": "call", "time": HOURS[0], "value": "1", "region": None, "kind": None}
+    )
     state, index, accepted = PartitionState(0, config=config), DedupIndex(35), []
     for offset, day in enumerate((0, 35, 36)):
         batch = fold_batch(
@@ -225,7 +283,7 @@ def test_time_stands_still_where_the_clock_was_set_back() -> None:
     #   day  0        36               35, by another broker's clock
     #        first    another event    counted again: on day 36, the first one is out of the horizon
     config = LogConfig(meters=METERS)
-    fields = {"subject": "x", "type": "call", "time": HOURS[0], "value": "1", "region": None}
+    fields = {"subject": "x", "type": "call", "time": HOURS[0], "value": "1", "region": None, "kind": None}
     without_time = line({"id": "a", **fields}).replace(b'"time"', b'"at"')
     many = b"\n".join(line({"id": each, **fields}) for each in "acdef")  # so many that the index does not merge them
     values = [many, line({"id": "b", **fields}), without_time]

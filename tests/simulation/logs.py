@@ -14,15 +14,19 @@ from tests.oracles.log_oracle import DAY_MS, Recount
 
 Stream = tuple[str, int]  # log id, partition
 LOG_IDS = ("a" * 32, "b" * 32)
+FROM = datetime(2013, 1, 31, 23, 40, tzinfo=UTC)
 METERS = (
     Meter(slug="calls", event_type="call", aggregation="COUNT", group_by={"region": "$.region"}),
     Meter(slug="bytes", event_type="call", aggregation="SUM", value_property="$.bytes"),
+    Meter(slug="mean", event_type="call", aggregation="AVG", value_property="$.bytes", event_from=FROM),
+    Meter(slug="last", event_type="call", aggregation="LATEST", value_property="$.bytes", filters={"$.region": ["eu"]}),
+    Meter(slug="fresh", event_type="call", aggregation="COUNT", event_age_max=timedelta(days=2), event_ahead_max="P1D"),
 )
 VALUES = ("1", "2.5", "-3", "0.000000001", "many", None)
 POISON = (b"not json", b"[]", b'{"id":"a"}', b"\xff", b" " * 80)
 BLANK = (b"", b" \r", b"\n")
 HOURS = [datetime(2013, 1, 31, 23, tzinfo=UTC) + timedelta(minutes=40 * n) for n in range(3)]
-START_MS = 1_400_000_000_000
+START_MS = 1_359_675_600_000  # 2013-01-31T23:40
 RECORDS = (8, 22)
 
 

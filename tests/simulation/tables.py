@@ -105,6 +105,11 @@ class Tables:
                 key = (row["meter"], row["subject"], dimensions, start, row["epoch"])
                 count, total = found.rollups.get(key, (0, Decimal(0)))
                 found.rollups[key] = (count + row["count"], total + row["sum"])
+                for value in row["latest"]:
+                    assert value["partition"] == stream[1]
+                    at, place = (value["time"], _milliseconds(value["appended_at"])), (value["offset"], value["line"])
+                    latest = (*at, stream, *place, value["value"])
+                    found.latest[key] = max(latest, found.latest.get(key, latest))
             if progress := self.rows(PROGRESS, stream, end):
                 names = ("first_offset", "next_offset", "epoch", "config_version")
                 found.batches[stream] = [tuple(row[name] for name in names) for row in progress]

@@ -19,9 +19,11 @@ USERS = Meter(slug="users", event_type="call", aggregation="UNIQUE_COUNT", value
 
 
 def events(*rows: dict[str, Any]) -> pl.DataFrame:
-    schema = {"tenant": pl.String, "type": pl.String, "subject": pl.String, "time": pl.Datetime("us", "UTC"),
+    schema: dict[str, Any] = {"tenant": pl.String, "type": pl.String, "subject": pl.String, "time": pl.Datetime("us", "UTC"),
+              "appended_at": pl.Datetime("ms", "UTC"), "partition": pl.UInt16, "offset": pl.UInt64, "line": pl.UInt32,
               "$.ms": pl.String, "$.zone": pl.String, "$.api": pl.String, "$.user": pl.String}  # fmt: skip
-    default = {"tenant": "default", "type": "call", "subject": "a", "time": AT, "$.ms": "1", "$.user": "u"}
+    default = {"tenant": "default", "type": "call", "subject": "a", "time": AT, "appended_at": AT,
+               "partition": 0, "offset": 0, "line": 0, "$.ms": "1", "$.user": "u"}  # fmt: skip
     return pl.DataFrame([{**default, **row} for row in rows], schema=schema)
 
 
@@ -79,3 +81,71 @@ def test_no_events_and_no_meters_give_an_empty_frame() -> None:
     for meters in ([], [MS, USERS]):
         assert rollup_deltas(events(), meters, 0).schema == pl.Schema(ROLLUPS.frame)
     assert validation_errors(events({}), []).to_list() == [['no meter wants the event type "call"']]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"time": AT}, {"time": AT + timedelta(microseconds=1), "appended_at": AT - timedelta(days=1)}),
+        ({"appended_at": AT, "partition": 9}, {"appended_at": AT + timedelta(milliseconds=1)}),
+        ({"partition": 1, "offset": 9}, {"partition": 2}), ({"offset": 1, "line": 9}, {"offset": 2}), ({"line": 1}, {"line": 2}),
+    ],
+)  # fmt: skip
+def test_the_latest_value_is_last_in_time_then_in_arrival(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Event time to its microsecond, then the log's time, partition, offset and line; in whatever order they stand."""
+    meter = MS.model_copy(update={"aggregation": "LATEST"})
+    for rows in ([first, second], [second, first]):
+        valued = [{**row, "$.ms": "2" if row is second else "10"} for row in rows]
+        (latest,) = rollup_deltas(events(*valued), [meter], 0)["latest"].to_list()[0]
+        assert latest["value"] == Decimal(2)
+
+
+def test_an_average_keeps_the_sum_and_the_count_of_usable_values() -> None:
+    """What cannot be used is in neither."""
+    meter = MS.model_copy(update={"aggregation": "AVG"})
+    rollups = rollup_deltas(events({"$.ms": "1"}, {"$.ms": "x"}, {"$.ms": "2.5"}), [meter], 0)
+    assert rollups.select("count", "sum").rows() == [(2, Decimal("3.5"))]
+
+
+def test_filters_compare_the_text_at_a_path() -> None:
+    """All of them must let an event pass; one that has nothing at the path has the empty text there."""
+    kinds = [{"$.zone": zone, "$.user": user} for zone in ("eu", "us", None) for user in ("200", "")]
+    cases = {
+        (("$.zone", "in", ("eu",)),): 2, (("$.zone", "not_in", ("eu",)),): 4, (("$.zone", "in", ("", "us")),): 4,
+        (("$.zone", "not_in", ("",)),): 4, (("$.zone", "in", ("EU", "e")),): 0, (("$.user", "in", ("200",)),): 3,
+        (("$.zone", "in", ("eu", "us")), ("$.user", "in", ("200",))): 2,
+    }  # fmt: skip
+    for filters, count in cases.items():
+        terms = {path: {operator: list(texts)} for path, operator, texts in filters}
+        meter = Meter(slug="calls", event_type="call", aggregation="COUNT", filters=terms)
+        assert rollup_deltas(events(*kinds), [meter], 0)["count"].sum() == count, filters
+        assert validation_errors(events(*kinds), [meter]).list.len().sum() == 0
+
+
+def test_events_count_from_an_instant_on() -> None:
+    """The instant itself is in; what was before it is not the meter's, and no error."""
+    meter = Meter(slug="calls", event_type="call", aggregation="COUNT", event_from=AT)
+    both = events({"time": AT - timedelta(microseconds=1)}, {})
+    assert rollup_deltas(both, [meter], 0).select("window_start", "count").rows() == [(AT, 1)]
+    assert validation_errors(both, [meter]).to_list() == [[], []]
+
+
+def test_events_out_of_a_meters_time_are_not_counted_and_say_so() -> None:
+    """A limit itself is allowed; a microsecond beyond it the error names the meter and the limit."""
+    #    AT - 2 d                    AT (arrival)        AT + 1 h
+    #    [------- eventAgeMax --------|--- eventAheadMax ---]
+    tick = timedelta(microseconds=1)
+    meter = Meter(slug="calls", event_type="call", aggregation="COUNT", event_age_max=2, event_ahead_max="PT1H")
+    times = [
+        AT - timedelta(days=2) - tick,
+        AT - timedelta(days=2),
+        AT + timedelta(hours=1),
+        AT + timedelta(hours=1) + tick,
+    ]
+    four = events(*({"time": time} for time in times))
+    assert rollup_deltas(four, [meter], 0)["count"].sum() == 2
+    assert validation_errors(four, [meter, USERS]).to_list() == [
+        ["calls: the event time lies more than P2D before its arrival (eventAgeMax)"], [], [],
+        ["calls: the event time lies more than PT1H after its arrival (eventAheadMax)"],
+    ]  # fmt: skip
+    assert rollup_deltas(four, [USERS], 0)["count"].sum() == 4
