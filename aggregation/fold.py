@@ -76,8 +76,9 @@ def _grouped(events: pl.LazyFrame, meter: Meter) -> pl.LazyFrame:
             case Aggregation.SUM | Aggregation.AVG:  # an average is the sum by the count, divided at the very end
                 measures["sum"] = number.sum()
             case Aggregation.LATEST:
-                latest = pl.struct(*LATEST_ORDER, number.alias("value"))
-                measures["latest"] = latest.sort_by(LATEST_ORDER).tail(1)
+                wanted = wanted.sort(LATEST_ORDER)  # once, and not in each group
+                measures |= {f"latest {name}": pl.col(name).last() for name in LATEST_ORDER}
+                measures["latest value"] = number.last()
             case Aggregation.MIN:
                 measures["min"] = number.min()
             case Aggregation.MAX:
@@ -97,10 +98,10 @@ def _grouped(events: pl.LazyFrame, meter: Meter) -> pl.LazyFrame:
 
 def _as_rollups(groups: pl.DataFrame, meter: Meter) -> pl.DataFrame:
     """The groups of a meter with all columns of ROLLUPS but the epoch."""
+    measures = {"latest": _latest(groups)} if meter.aggregation is Aggregation.LATEST else {}
+    neutral = {name: literal for name, literal in _NEUTRAL.items() if name not in {*groups.columns, *measures}}
     return groups.with_columns(
-        _dimensions(groups, sorted(meter.group_by)),
-        meter=pl.lit(meter.slug),
-        **{name: literal for name, literal in _NEUTRAL.items() if name not in groups.columns},
+        _dimensions(groups, sorted(meter.group_by)), meter=pl.lit(meter.slug), **measures, **neutral
     ).select(name for name in ROLLUPS.frame if name != "epoch")
 
 
@@ -113,6 +114,12 @@ def _dimensions(groups: pl.DataFrame, names: Sequence[str]) -> pl.Series:
     keys = pl.Series(names).gather(np.tile(np.arange(len(names)), len(groups)))
     pairs = pl.DataFrame({"key": keys, "value": values}).to_struct("dimensions")
     return pairs.reshape((len(groups), len(names))).arr.to_list()
+
+
+def _latest(groups: pl.DataFrame) -> pl.Series:
+    """The latest value of each group, as a list of one. Built from flat columns, too."""
+    flat = [groups[f"latest {name}"].alias(name) for name in (*LATEST_ORDER, "value")]
+    return pl.DataFrame(flat).to_struct("latest").reshape((len(groups), 1)).arr.to_list()
 
 
 def _wanted(meter: Meter) -> pl.Expr:

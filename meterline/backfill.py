@@ -125,27 +125,44 @@ def _note(app: System, meter: Meter, period: Period, cut: Cut) -> None:
         )  # fmt: skip
 
 
-def _refuse_billed(app: System, meter: Meter, period: Period) -> None:
-    """Raise RuntimeError where a period that is billed with a price for the meter would be another one afterwards."""
+def _refuse_billed(app: System, meter: Meter, asked: Period) -> None:
+    """Raise RuntimeError where the added usage would make another invoice of a period that is billed.
+
+    It would where the book has a price for the meter; or a default plan, of which a subject that has no other usage
+    in the period would become a customer.
+    """
     with app.database.connect() as connection:
-        bodies = [PriceBook.from_canonical(row["body"]) for row in books.price_books(connection, DEFAULT_TENANT)]
+        stored = [PriceBook.from_canonical(row["body"]) for row in books.price_books(connection, DEFAULT_TENANT)]
         runs = books.posted_runs(connection, DEFAULT_TENANT)
-    priced = {
-        book.digest
-        for book in bodies
-        for plan in book.plans
-        for charge in plan.charges
-        if getattr(charge, "meter", None) == meter.slug
-    }
-    billed = [
-        run.period
-        for run in runs
-        if run.basis.book_digest in priced
-        and Period.parse(run.period).start < period.end
-        and Period.parse(run.period).end > period.start
-    ]
+    by_digest = {book.digest: book for book in stored}
+    billed = []
+    for run in runs:
+        book, period = by_digest[run.basis.book_digest], Period.parse(run.period)
+        common = Period(max(asked.start, period.start), min(asked.end, period.end))
+        priced = any(getattr(charge, "meter", None) == meter.slug for plan in book.plans for charge in plan.charges)
+        if common.start < common.end and (priced or (book.default_plan and _adds_subjects(app, meter, common, period))):
+            billed.append(run.period)
     if billed:
         raise RuntimeError(
-            f"{', '.join(billed)}: billed with a price for {meter.slug}, and usage that is added below the cut of an"
-            f" invoice would change it; backfill from the end of {max(billed)} on, with --from"
+            f"{', '.join(billed)}: billed already, and the added usage of {meter.slug} would make another invoice"
+            f" of it; fill what is after {max(billed)}, with --from"
         )
+
+
+def _adds_subjects(app: System, meter: Meter, common: Period, period: Period) -> bool:
+    """Whether subjects have events of the meter's type, and no usage of another meter in the period."""
+    found = query(
+        app.clickhouse,
+        "SELECT count() > 0 AS adds FROM (SELECT DISTINCT subject FROM events WHERE tenant = {tenant:String}"
+        " AND type = {type:String} AND time >= {start:DateTime64(3, 'UTC')} AND time < {end:DateTime64(3, 'UTC')})"
+        " WHERE subject NOT IN (SELECT subject FROM rollups WHERE tenant = {tenant:String} AND meter != {meter:String}"
+        " AND window_start >= {month_start:DateTime64(3, 'UTC')} AND window_start < {month_end:DateTime64(3, 'UTC')})",
+        tenant=DEFAULT_TENANT,
+        type=meter.event_type,
+        meter=meter.slug,
+        start=common.start,
+        end=common.end,
+        month_start=period.start,
+        month_end=period.end,
+    )
+    return bool(found.item())

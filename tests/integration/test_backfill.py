@@ -214,3 +214,48 @@ def test_a_backfill_that_died_is_finished_by_another(app: System, statement: str
     of_range = [n for n in range(430) if n % 11 and n % 5 and n % 7]
     early = [n for n in of_range if json.loads(event(n))["time"] < "2026-01-03" and n < 300]
     assert counted == len(of_range) - len([n for n in early if n < 300])
+
+
+BOOK = """
+book: cloud
+version: 1
+effective_at: 2013-01-01
+currency: USD
+plans:
+  - id: team
+    charges:
+      - {{id: use, model: graduated, meter: {meter}, tiers: [{{up_to: null, unit_price: 1}}]}}
+      - {{id: fee, model: flat, amount: 5}}
+{default}
+"""
+
+
+@pytest.mark.parametrize(
+    ("slug", "charged", "default", "refused"),
+    [
+        ("sum", "sum", "", True), ("sum", "calls", "", False), ("sum", "calls", "default_plan: team", False),
+        ("uploads", "calls", "default_plan: team", True),
+    ],
+    ids=["priced", "not priced", "every subject is a customer", "a subject would become a customer"],
+)  # fmt: skip
+def test_a_billed_month_keeps_its_invoices(app: System, slug: str, charged: str, default: str, refused: bool) -> None:
+    """Usage that would change an invoice is not added below its cut; that of other months, and of other meters, is."""
+    upload = {**json.loads(event(1)), "id": "upload", "type": "upload", "subject": "s9"}
+    app.log.append([(0, json.dumps(upload).encode())])
+    newest = app.log.newest_config()
+    uploads = Meter(slug="uploads", event_type="upload", aggregation="COUNT")
+    app.log.configure(newest.model_copy(update={"meters": (*newest.meters, uploads)}))
+    caught_up(app)
+    contracts = "contracts: [{customer: c, name: C, plan: team, starts_on: 2013-01-01, subjects: [s0, s1, s2]}]"
+    run(app, "apply_price_book", text=BOOK.format(meter=charged, default=default), file="book.yaml")
+    run(app, "apply_contracts", text=contracts, file="contracts.yaml")
+    assert not isinstance(run(app, "bill", period="2026-02")[-1], Failure)
+    last = run(app, "backfill_meter", slug=slug)[-1]
+    if not refused:
+        assert isinstance(last, Text)
+        return
+    assert isinstance(last, Failure)
+    assert "2026-02: billed already, and the added usage of" in last.message
+    assert isinstance(run(app, "backfill_meter", slug=slug, end="2026-02-01")[-1], Text)
+    assert isinstance(run(app, "backfill_meter", slug=slug, start="2026-03-01")[-1], Text)
+    assert faults(app) == set()

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from aggregation.fold import rollup_deltas, validation_errors
-from schemas.meter import Meter
+from schemas.meter import Aggregation, Meter
 from schemas.tables import ROLLUPS
 
 AT = datetime(2013, 1, 31, 10, tzinfo=UTC)
@@ -93,7 +93,7 @@ def test_no_events_and_no_meters_give_an_empty_frame() -> None:
 )  # fmt: skip
 def test_the_latest_value_is_last_in_time_then_in_arrival(first: dict[str, Any], second: dict[str, Any]) -> None:
     """Event time to its microsecond, then the log's time, partition, offset and line; in whatever order they stand."""
-    meter = MS.model_copy(update={"aggregation": "LATEST"})
+    meter = MS.model_copy(update={"aggregation": Aggregation.LATEST})
     for rows in ([first, second], [second, first]):
         valued = [{**row, "$.ms": "2" if row is second else "10"} for row in rows]
         (latest,) = rollup_deltas(events(*valued), [meter], 0)["latest"].to_list()[0]
@@ -102,7 +102,7 @@ def test_the_latest_value_is_last_in_time_then_in_arrival(first: dict[str, Any],
 
 def test_an_average_keeps_the_sum_and_the_count_of_usable_values() -> None:
     """What cannot be used is in neither."""
-    meter = MS.model_copy(update={"aggregation": "AVG"})
+    meter = MS.model_copy(update={"aggregation": Aggregation.AVG})
     rollups = rollup_deltas(events({"$.ms": "1"}, {"$.ms": "x"}, {"$.ms": "2.5"}), [meter], 0)
     assert rollups.select("count", "sum").rows() == [(2, Decimal("3.5"))]
 
