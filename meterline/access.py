@@ -149,6 +149,18 @@ def guarded(
     )
 
 
+async def body_of(request: Request, bytes_max: int) -> bytes:
+    """The body of a request of JSON. Raises RefusedError when it is of another type, or longer."""
+    if request.headers.get("content-type") != "application/json":
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "allowed content type: application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > bytes_max:
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {bytes_max} bytes")
+    return bytes(body)
+
+
 def uses_keys(host: str, wanted: bool | None) -> bool:
     """Whether keys are in use at an address: as the operator wants it, or else where others can reach it.
 

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from ingest.api import problem_response
 from ingest.request import RefusedError
+from meterline.access import body_of
 from meterline.output import Output, Table, Text
 from meterline.system import System
 from schemas.api_key import (
@@ -145,13 +146,7 @@ def key_routes(database: sa.Engine) -> list[Route]:
 
 async def _wanted(request: Request, tenant: str) -> NewKey:
     """What a request asks for. Raises RefusedError."""
-    if request.headers.get("content-type") != "application/json":
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "allowed content type: application/json")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {BODY_BYTES_MAX} bytes")
+    body = await body_of(request, BODY_BYTES_MAX)
     try:
         fields: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -5,7 +5,7 @@ The command line calls them in its own process, or, where a server has the data 
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +164,8 @@ LOCAL_OPERATIONS = {"import_usage"}
 
 def checked_parameters(operation: str, parameters: Any) -> dict[str, Any]:
     """The parameters of an operation, each of its type. Raises ValueError that says what is wrong with which."""
-    fields = {
-        name: (parameter.annotation, ...)
-        for name, parameter in list(signature(OPERATIONS[operation]).parameters.items())[1:]
-    }
+    given = list(signature(OPERATIONS[operation]).parameters.values())[1:]
+    fields = {each.name: (each.annotation, ... if each.default is Parameter.empty else each.default) for each in given}
     model = create_model(operation, __config__=ConfigDict(extra="forbid", strict=True), **fields)  # type: ignore[call-overload]
     try:
         checked = model.model_validate(parameters)

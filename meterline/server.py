@@ -29,7 +29,7 @@ from ingest.api import GroupCommit, ThreadedLog, problem_response
 from ingest.api import routes as gateway_routes
 from ingest.rate_limit import RateLimits
 from ingest.request import Refusal, RefusedError
-from meterline.access import Keys, guarded, is_loopback, uses_keys
+from meterline.access import Keys, body_of, guarded, is_loopback, uses_keys
 from meterline.embedded import Embedded, announced, embedded
 from meterline.keys import key_routes, local_key, refuse_without_keys
 from meterline.known_keys import KnownKeys
@@ -39,6 +39,7 @@ from meterline.system import configure_meters
 from stores.api_keys import look_up
 
 HOST = "127.0.0.1"
+OPERATION_BYTES_MAX = 32 << 20  # a list of repaired rejections may be long
 
 logger = logging.getLogger(__name__)
 
@@ -145,13 +146,13 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
         name = request.path_params["name"]
         if name not in OPERATIONS:
             return problem_response(RefusedError(HTTPStatus.NOT_FOUND, f"no operation {name}"))
-        if request.headers.get("content-type") != "application/json":
-            return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, "allowed content type: application/json"))
         if name in LOCAL_OPERATIONS and not request.state.access.is_local:
             detail = f"{name} reads files of the server's machine; send usage to /api/v1/events, or run it there"
             return problem_response(RefusedError(HTTPStatus.FORBIDDEN, detail, Refusal.SCOPE))
         try:
-            parameters = checked_parameters(name, orjson.loads(await request.body()))
+            parameters = checked_parameters(name, orjson.loads(await body_of(request, OPERATION_BYTES_MAX)))
+        except RefusedError as refused:
+            return problem_response(refused)
         except ValueError as error:
             return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, f"the parameters of {name}: {error}"))
 
