@@ -40,6 +40,8 @@ class Rule:
     """Whether the route keeps to the tenant of `request.state.access`. One that does not is the default tenant's."""
 
 
+WITHOUT_KEYS = Access(DEFAULT_TENANT, frozenset(KeyScope))
+"""A request where no keys are in use."""
 UNLISTED = Rule(KeyScope.ADMIN)
 RULES = {
     "POST /api/v1/events": Rule(KeyScope.INGEST, every_tenant=True),
@@ -90,9 +92,9 @@ class RequireAccess:
     async def _access(self, request: Request) -> Access:
         """What the request may do. Raises RefusedError."""
         if self._keys is None:
-            return Access(DEFAULT_TENANT, frozenset(KeyScope), is_local=_is_local(request))
+            return WITHOUT_KEYS
         name = route_name(self._routes, request.scope)
-        if name in OPEN or (name in OPEN_ON_LOOPBACK and _is_local(request)):
+        if name in OPEN or (name in OPEN_ON_LOOPBACK and _comes_from_here(request)):
             return Access(DEFAULT_TENANT, frozenset())
         key = await self._key(request, self._keys)
         rule = RULES.get(name, UNLISTED) if name else None  # without a route, nothing but 404 or 405 comes of it
@@ -103,7 +105,7 @@ class RequireAccess:
                 f"{name} is for keys of the tenant {DEFAULT_TENANT}; the key {key.id} is of the tenant {key.tenant}"
             )
             raise _forbidden(detail, rule.scope)
-        return Access(key.tenant, key.scopes, key.id, key.events_per_second, is_local=key is self._keys.local)
+        return Access(key.tenant, key.scopes, key.id, key.events_per_second, has_local_key=key is self._keys.local)
 
     async def _key(self, request: Request, keys: Keys) -> Key:
         headers = request.headers.getlist("authorization")
@@ -208,11 +210,17 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def may_read_files(request: Request) -> bool:
+    """Whether a request comes from somebody who can read this machine's files anyhow."""
+    access: Access = request.state.access
+    return access.has_local_key or (access is WITHOUT_KEYS and _comes_from_here(request))
+
+
 def _method(method: str) -> str:
     return "GET" if method == "HEAD" else method
 
 
-def _is_local(request: Request) -> bool:
+def _comes_from_here(request: Request) -> bool:
     proxied = any(name in request.headers for name in _PROXIED)
     return request.client is not None and is_loopback(request.client.host) and not proxied
 

@@ -29,7 +29,7 @@ from ingest.api import GroupCommit, ThreadedLog, problem_response
 from ingest.api import routes as gateway_routes
 from ingest.rate_limit import RateLimits
 from ingest.request import Refusal, RefusedError
-from meterline.access import Keys, body_of, guarded, is_loopback, uses_keys
+from meterline.access import Keys, body_of, guarded, is_loopback, may_read_files, uses_keys
 from meterline.embedded import Embedded, announced, embedded
 from meterline.keys import key_routes, local_key, refuse_without_keys
 from meterline.known_keys import KnownKeys
@@ -146,7 +146,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
         name = request.path_params["name"]
         if name not in OPERATIONS:
             return problem_response(RefusedError(HTTPStatus.NOT_FOUND, f"no operation {name}"))
-        if name in LOCAL_OPERATIONS and not request.state.access.is_local:
+        if name in LOCAL_OPERATIONS and not may_read_files(request):
             detail = f"{name} reads files of the server's machine; send usage to /api/v1/events, or run it there"
             return problem_response(RefusedError(HTTPStatus.FORBIDDEN, detail, Refusal.SCOPE))
         try:

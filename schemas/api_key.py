@@ -69,8 +69,8 @@ class Access:
     key_id: str | None = None
     """None for a request that needs no key."""
     events_per_second: int | None = None
-    is_local: bool = False
-    """Whether it comes from somebody who can read this machine's files anyhow."""
+    has_local_key: bool = False
+    """Whether its key is the one that a server leaves to the commands beside it."""
 
 
 def key_text(id_bytes: bytes, secret: bytes) -> str:

