@@ -34,6 +34,7 @@ from ingest.metrics import (
     REQUESTS_REFUSED,
 )
 from ingest.pack import pack
+from ingest.rate_limit import RateLimits
 from ingest.request import (
     BODY_BYTES_MAX,
     Accepted,
@@ -44,7 +45,8 @@ from ingest.request import (
     plain_body,
     too_large,
 )
-from schemas.log import DEFAULT_TENANT, Flush, Limits
+from schemas.api_key import Access
+from schemas.log import Flush, Limits
 from stores.log import Log
 
 GATHER_S = 0.002  # that the first request of a group waits for others
@@ -238,30 +240,35 @@ def _answer(group: list[_Waiting], refusal: Callable[[], RefusedError] | None) -
 class _Gateway:
     """Receives requests and checks them, with a bound on the bytes that they hold meanwhile."""
 
-    def __init__(self, group_commit: GroupCommit, limits: Callable[[], Limits]) -> None:
+    def __init__(self, group_commit: GroupCommit, limits: Callable[[], Limits], rates: RateLimits) -> None:
         self._group_commit = group_commit
         self._limits = limits
+        self._rates = rates
         self._held_bytes = 0
         self._checker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="check")
 
     async def ingest(self, request: Request) -> Response:
-        """Answer a request."""
+        """Answer a request. Its tenant is that of its key, as whoever let it in says."""
+        access: Access = request.state.access
         try:
-            await self._group_commit.commit(await self._events(request))
+            self._rates.take(access.tenant, access.events_per_second, 0)  # before its body costs anything
+            events = await self._events(request, access.tenant)
+            self._rates.take(access.tenant, access.events_per_second, len(events.lines))
+            await self._group_commit.commit(events)
         except RefusedError as refused:
             return problem_response(refused)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
-    async def _events(self, request: Request) -> Accepted:
+    async def _events(self, request: Request, tenant: str) -> Accepted:
         encoding = encoding_of(request.headers.get("content-encoding", ""))
         content_type = request.headers.get("content-type", "")
         body = bytearray()
         try:
             await self._receive(request, body)
             if encoding is None and len(body) <= INLINE_BYTES_MAX:
-                return events_of(content_type, bytes(body), DEFAULT_TENANT, self._limits())
+                return events_of(content_type, bytes(body), tenant, self._limits())
             return await asyncio.get_running_loop().run_in_executor(
-                self._checker, _events_of, content_type, encoding, bytes(body), self._limits()
+                self._checker, _events_of, content_type, encoding, bytes(body), tenant, self._limits()
             )
         finally:
             self._held_bytes -= len(body)
@@ -287,16 +294,16 @@ class _Gateway:
             raise RefusedError(HTTPStatus.BAD_REQUEST, "the client hung up", Refusal.HUNG_UP) from None
 
 
-def _events_of(content_type: str, encoding: str | None, body: bytes, limits: Limits) -> Accepted:
-    return events_of(content_type, plain_body(encoding, body), DEFAULT_TENANT, limits)
+def _events_of(content_type: str, encoding: str | None, body: bytes, tenant: str, limits: Limits) -> Accepted:
+    return events_of(content_type, plain_body(encoding, body), tenant, limits)
 
 
-def routes(group_commit: GroupCommit, limits: Callable[[], Limits]) -> list[Route]:
+def routes(group_commit: GroupCommit, limits: Callable[[], Limits], rates: RateLimits) -> list[Route]:
     """The gateway's routes. `limits` are asked for with every request."""
-    return [Route("/api/v1/events", _Gateway(group_commit, limits).ingest, methods=["POST"])]
+    return [Route("/api/v1/events", _Gateway(group_commit, limits, rates).ingest, methods=["POST"])]
 
 
-_HEADERS = {
+_HEADERS: dict[HTTPStatus, dict[str, str]] = {
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_S)},
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: {"Accept-Encoding": ", ".join(sorted(ENCODINGS))},
     HTTPStatus.REQUEST_TIMEOUT: {"Connection": "close"},
@@ -312,5 +319,5 @@ def problem_response(refused: RefusedError) -> Response:
         orjson.dumps(refused.problem(f"urn:request:{uuid.uuid4().hex}")),
         status_code=refused.status,
         media_type="application/problem+json",
-        headers=_HEADERS.get(refused.status),
+        headers={**_HEADERS.get(refused.status, {}), **refused.headers},
     )

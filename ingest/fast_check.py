@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from schemas.identity import event_key
-from schemas.log import Limits
+from schemas.log import DEFAULT_TENANT, Limits
 
 NESTING_MAX = 128
 """Brackets within brackets in an event that the gateway accepts. Decoders' own limits depend on who calls them."""
@@ -89,7 +89,7 @@ def _sure_key(line: bytes, tenant: str, limits: Limits, years: range) -> bytes |
         return None
     data = bytes(event.data)
     sure = (
-        (event.tenant is None or event.tenant == tenant)
+        (DEFAULT_TENANT if event.tenant is None else event.tenant) == tenant
         and (not data or data[:1] == b"{" or data == b"null")
         and _are_sure_texts((event.id, event.source, event.type, event.subject, tenant), line, limits)
         and (event.time is None or _is_sure_instant(event.time, years))

@@ -16,9 +16,9 @@ import msgspec
 
 from ingest.encoding import ENCODINGS, BadBodyError, BodyTooLargeError, inflated
 from ingest.fast_check import NESTING_MAX, nests_too_deep, sure_keys
-from schemas.event import NotAnEventError, decode_line
+from schemas.event import NotAnEventError, decode_line, names_tenant
 from schemas.identity import event_key
-from schemas.log import Limits
+from schemas.log import DEFAULT_TENANT, Limits
 from schemas.outcomes import Reason
 
 SINGLE = "application/cloudevents+json"
@@ -48,6 +48,9 @@ class Refusal(StrEnum):
     BUSY = "busy"
     LOG_AWAY = "log_away"
     OPERATION = "operation"
+    KEY = "key"
+    SCOPE = "scope"
+    RATE = "rate"
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class RefusedError(ValueError):
         self.extensions = extensions
         self.reasons: Counter[str] = Counter()
         """How many of its events have which fault."""
+        self.headers: dict[str, str] = {}
+        """What the answer says in headers of its own."""
 
     def problem(self, instance: str) -> dict[str, Any]:
         """The answer's body, as RFC 7807 has it."""
@@ -114,10 +119,15 @@ def too_large() -> RefusedError:
 
 
 def events_of(content_type: str, body: bytes, tenant: str, limits: Limits) -> Accepted:
-    """The events of a request's body. Raises RefusedError, with the faulty events listed under validationErrors."""
+    """The events of a request's body. Raises RefusedError, with the faulty events listed under validationErrors.
+
+    In the log an event that names no tenant is the default tenant's, so another tenant's name is written into it.
+    """
     lines = _split(content_type, body)
     if b"\n" in body or b"\r" in body:
         lines = [line.translate(_LINE_ENDS) for line in lines]
+    if tenant != DEFAULT_TENANT:
+        lines = [line if names_tenant(line) else _with_tenant(line, tenant) for line in lines]
     keys, faults = [], []
     for index, (line, sure) in enumerate(zip(lines, sure_keys(body, lines, tenant, limits), strict=True)):
         try:
@@ -137,6 +147,13 @@ def _exact_key(line: bytes, tenant: str, limits: Limits) -> bytes:
         detail = f'tenant: "{event["tenant"]}"; allowed: none, or "{tenant}", as the gateway sets it'
         raise NotAnEventError(Reason.INVALID_FIELD, detail)
     return event_key(tenant, event["source"], event["id"])
+
+
+def _with_tenant(line: bytes, tenant: str) -> bytes:
+    """The event with its tenant as the first field. What is no object with fields stays as it is: it is no event."""
+    if line[:1] != b"{" or line[1:].lstrip()[:1] == b"}":
+        return line
+    return b'{"tenant":%s,%s' % (msgspec.json.encode(tenant), line[1:])
 
 
 def _invalid_events(faults: Sequence[Mapping[str, Any]], count: int) -> RefusedError:

@@ -13,8 +13,10 @@ import httpx
 from meterline.audit import write_metrics
 from meterline.deployed import create_log, run_gateway, run_worker
 from meterline.embedded import InUseError, embedded, server_of
+from meterline.key_commands import key_commands, listening_options
 from meterline.operations import outputs_of
 from meterline.output import Failure, Output, decode
+from meterline.server import Listening
 from meterline.server import serve as run_server
 from meterline.system import connected
 from meterline.terminal import errors, render
@@ -54,12 +56,12 @@ def cli(verbose: bool) -> None:
 
 @cli.command()
 @data_option
-@click.option("--port", default=8888, show_default=True, help="The port on 127.0.0.1; 0 takes a free one.")
+@listening_options
 @click.option("--meters", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The meters, as YAML.")
-def serve(data: Path, port: int, meters: Path | None) -> None:
+def serve(data: Path, listening: Listening, meters: Path | None) -> None:
     """Run the gateway and the aggregation until stopped. Safe to kill at any moment."""
     logging.getLogger("meterline").setLevel(logging.INFO)
-    sys.exit(run_server(data, port, (_text(meters), str(meters)) if meters else None))
+    sys.exit(run_server(data, listening, (_text(meters), str(meters)) if meters else None))
 
 
 @cli.group()
@@ -78,11 +80,10 @@ def create_topics(partitions: int, replication: int, replace_lost_log: bool) -> 
 
 
 @cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address; there are no keys yet.")
-@click.option("--port", default=8888, show_default=True, help="The port; 0 takes a free one.")
-def gateway(host: str, port: int) -> None:
+@listening_options
+def gateway(listening: Listening) -> None:
     """Run the HTTP gateway of a deployment until stopped. Run as many as you like."""
-    sys.exit(run_gateway(_servers(), host, port))
+    sys.exit(run_gateway(_servers(), listening))
 
 
 @cli.command()
@@ -124,8 +125,8 @@ def usage(data: Path, period: str) -> None:
 @click.option("--metrics-file", type=click.Path(dir_okay=False, path_type=Path), help="Write metrics of it.")
 def audit(data: Path, month: str | None, metrics_file: Path | None) -> None:
     """Check the promises on the stored data: nothing lost, nothing twice, rollups what events say, books balanced."""
-    if metrics_file and not servers_of(os.environ) and (url := server_of(data)):
-        raise click.UsageError(f"the server of {data} has the result at {url}/metrics")
+    if metrics_file and not servers_of(os.environ) and (server := server_of(data)):
+        raise click.UsageError(f"the server of {data} has the result at {server[0]}/metrics")
     try:
         run(data, "audit", month=month)
     finally:
@@ -267,12 +268,15 @@ def run(data: Path, operation: str, **parameters: Any) -> None:
         with connected(servers) as system:
             render(outputs_of(system, operation, parameters))
         return
-    url = server_of(data)
-    if url:
-        render(_remote(url, operation, parameters))
+    server = server_of(data)
+    if server:
+        render(_remote(*server, operation, parameters))
         return
     with embedded(data) as app:
         render(outputs_of(app, operation, parameters))
+
+
+cli.add_command(key_commands(run, data_option))
 
 
 def _servers() -> Servers:
@@ -292,9 +296,11 @@ def _text(file: Path) -> str:
         ) from error
 
 
-def _remote(url: str, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:
+def _remote(url: str, key: str | None, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:
+    target = f"{url}/api/v1/operations/{operation}"
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        with httpx.stream("POST", f"{url}/api/v1/operations/{operation}", json=parameters, timeout=None) as response:  # noqa: S113  a billing run takes its time
+        with httpx.stream("POST", target, json=parameters, headers=headers, timeout=None) as response:  # noqa: S113  a billing run takes its time
             response.raise_for_status()
             for line in response.iter_lines():
                 yield decode(line)

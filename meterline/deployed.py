@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import NoReturn
 
@@ -21,9 +22,13 @@ from starlette.routing import Route
 from aggregation.app import worker_app
 from ingest.api import GroupCommit
 from ingest.api import routes as gateway_routes
+from meterline.access import Keys, guarded
+from meterline.keys import key_routes, refuse_without_keys
+from meterline.known_keys import KnownKeys
 from meterline.meters_api import meter_routes
-from meterline.server import Server
+from meterline.server import Listening, Server
 from schemas.log import Limits
+from stores.api_keys import look_up
 from stores.clickhouse import open_clickhouse
 from stores.kafka_log import create_topic, open_log
 from stores.kafka_producer import EVENT_BYTES_MAX, Producer
@@ -34,6 +39,7 @@ from stores.servers import Servers
 KEEP_ALIVE_S = 75  # longer than load balancers keep a connection, so that it is theirs to close
 SHUTDOWN_S = 8  # that requests in flight have; each of them is answered sooner, once its body is there
 LIMITS_INTERVAL_S = 10.0
+KEYS_ANSWER_S = 2
 
 logger = logging.getLogger(__name__)
 
@@ -56,20 +62,24 @@ def create_log(servers: Servers, *, partitions: int, replication: int, replace_l
         database.dispose()
 
 
-def run_gateway(servers: Servers, host: str, port: int) -> int:
+def run_gateway(servers: Servers, listening: Listening) -> int:
     """Run the gateway until a signal; returns the process's exit status. Requests in flight get their answer.
 
-    Raises ConfigurationError before anything is served, when the log is not made yet.
+    Raises ConfigurationError before anything is served, when the log is not made yet, or no key where keys are in use.
     """
     database = engine_for(servers.postgres)
+    keys_database = engine_for(servers.postgres, answers_within_s=KEYS_ANSWER_S)
+    keys = Keys(KnownKeys(partial(look_up, keys_database))) if listening.uses_keys else None
     try:
         migrate(database)
+        if keys:
+            refuse_without_keys(database, listening.host)
         log = open_log(database, servers)
         try:
             config = uvicorn.Config(
-                gateway(log, Producer(servers, log.partitions)),
-                host=host,
-                port=port,
+                gateway(log, Producer(servers, log.partitions), keys_database, listening, keys),
+                host=listening.host,
+                port=listening.port,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -89,12 +99,15 @@ def run_gateway(servers: Servers, host: str, port: int) -> int:
         finally:
             log.close()
     finally:
+        keys_database.dispose()
         database.dispose()
     return 0
 
 
-def gateway(log: Log, producer: Producer) -> Starlette:
-    """The gateway as an HTTP application. Events need Kafka alone; PostgreSQL may be away once it runs."""
+def gateway(
+    log: Log, producer: Producer, database: sa.Engine, listening: Listening, keys: Keys | None = None
+) -> Starlette:
+    """The gateway as an HTTP application. It takes usage with Kafka alone; PostgreSQL may be away once it runs."""
     group_commit = GroupCommit(producer, log.partitions)
     limits = _limits(log)
 
@@ -127,14 +140,16 @@ def gateway(log: Log, producer: Producer) -> Starlette:
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(
-        routes=[
-            *gateway_routes(group_commit, lambda: limits),
+    return guarded(
+        [
+            *gateway_routes(group_commit, lambda: limits, listening.rates),
+            *key_routes(database),
             *meter_routes(log),
             Route("/healthz", health),
             Route("/readyz", ready),
             Route("/metrics", metrics),
         ],
+        keys,
         lifespan=lifespan,
     )
 

@@ -64,18 +64,20 @@ def embedded(directory: Path, on_failure: Callable[[], None] = lambda: None) -> 
 
 
 @contextmanager
-def announced(directory: Path, url: str) -> Iterator[None]:
-    """Let other commands find the server of this directory, while it runs."""
+def announced(directory: Path, url: str, key: str | None = None) -> Iterator[None]:
+    """Let other commands find the server of this directory, while it runs, and the key that it takes from them."""
     address = directory / _ADDRESS
-    address.write_bytes(orjson.dumps({"url": url, "pid": os.getpid()}))
+    address.unlink(missing_ok=True)
+    with open(os.open(address, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123  with a mode
+        file.write(orjson.dumps({"url": url, "pid": os.getpid(), "key": key}))
     try:
         yield
     finally:
         address.unlink(missing_ok=True)
 
 
-def server_of(directory: Path) -> str | None:
-    """The URL of the server that has the directory; None when nobody has it.
+def server_of(directory: Path) -> tuple[str, str | None] | None:
+    """The URL of the server that has the directory, and the key it takes, if any; None when nobody has the directory.
 
     Raises InUseError when a process has it that is no server, or one that does not listen yet.
     """
@@ -88,7 +90,8 @@ def server_of(directory: Path) -> str | None:
         address = directory / _ADDRESS
         if not address.exists():
             raise
-        return str(orjson.loads(address.read_bytes())["url"])
+        server = orjson.loads(address.read_bytes())
+        return server["url"], server.get("key")
 
 
 @contextmanager

@@ -5,11 +5,14 @@ The command line calls them in its own process, or, where a server has the data 
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import orjson
 import polars as pl
+import sqlalchemy as sa
+from pydantic import ConfigDict, ValidationError, create_model
 
 from aggregation.store import usage_between
 from ingest.app import import_file
@@ -19,12 +22,13 @@ from invoicing.render import render_invoice
 from meterline.audit import audit
 from meterline.backfill import backfill_meter
 from meterline.billing import bill
+from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table, meter_table
-from schemas.configuration import ConfigurationError
+from schemas.configuration import ConfigurationError, faults_of
 from schemas.contract import contract_faults, parse_contracts
 from schemas.log import DEFAULT_TENANT, Flush
 from schemas.price_book import PriceBook, parse_price_book
@@ -162,8 +166,23 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     for operation in (
         import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
+        create_key, list_keys, revoke_key, limit_tenant,
     )
 }  # fmt: skip
+LOCAL_OPERATIONS = {"import_usage"}
+"""What reads this machine's files: for nobody who could not read them anyhow."""
+
+
+def checked_parameters(operation: str, parameters: Any) -> dict[str, Any]:
+    """The parameters of an operation, each of its type. Raises ValueError that says what is wrong with which."""
+    given = list(signature(OPERATIONS[operation]).parameters.values())[1:]
+    fields = {each.name: (each.annotation, ... if each.default is Parameter.empty else each.default) for each in given}
+    model = create_model(operation, __config__=ConfigDict(extra="forbid", strict=True), **fields)  # type: ignore[call-overload]
+    try:
+        checked = model.model_validate(parameters)
+    except ValidationError as error:
+        raise ValueError("; ".join(f"{fault.key}: {fault.allowed}" for fault in faults_of(error, operation))) from None
+    return {name: getattr(checked, name) for name in fields}
 
 
 def outputs_of(app: System, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:
@@ -172,3 +191,5 @@ def outputs_of(app: System, operation: str, parameters: dict[str, Any]) -> Itera
         yield from OPERATIONS[operation](app, **parameters)
     except (LookupError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
         yield Failure(message=str(error))
+    except sa.exc.DataError as error:  # a text that PostgreSQL has no place for, such as one with a NUL
+        yield Failure(message=str(error.orig))

@@ -1,15 +1,18 @@
-"""`meterline serve`: the gateway, the worker and the operations in one process, on the loopback interface.
+"""`meterline serve`: the gateway, the worker and the operations in one process.
 
-The operations have no keys, so only this machine can reach them: the server binds to the loopback address, refuses
-other Host names (a page in a browser could be made to resolve to it) and takes JSON only (which no form can send).
+On the loopback address no keys are needed, so only this machine may reach it: the server refuses other Host names (a
+page in a browser could be made to resolve to it) and takes JSON only (which no form can send). At other addresses keys
+are in use, and it does not start without any.
 """
 
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
-from inspect import signature
 from pathlib import Path
 
 import orjson
@@ -24,20 +27,49 @@ from starlette.routing import Route
 
 from ingest.api import GroupCommit, ThreadedLog, problem_response
 from ingest.api import routes as gateway_routes
-from ingest.request import RefusedError
+from ingest.rate_limit import RateLimits
+from ingest.request import Refusal, RefusedError
+from meterline.access import Keys, body_of, guarded, is_loopback, may_read_files, uses_keys
 from meterline.embedded import Embedded, announced, embedded
+from meterline.keys import key_routes, local_key, refuse_without_keys
+from meterline.known_keys import KnownKeys
 from meterline.meters_api import meter_routes
-from meterline.operations import OPERATIONS, outputs_of
+from meterline.operations import LOCAL_OPERATIONS, OPERATIONS, checked_parameters, outputs_of
 from meterline.output import encode
 from meterline.system import configure_meters
+from stores.api_keys import look_up
 
 HOST = "127.0.0.1"
+OPERATION_BYTES_MAX = 32 << 20  # a list of repaired rejections may be long
 
 logger = logging.getLogger(__name__)
 
 
-def serve(directory: Path, port: int, meters: tuple[str, str] | None) -> int:
-    """Run until a signal, or until the worker fails; returns the process's exit status. Port 0 takes a free one.
+@dataclass(frozen=True)
+class Listening:
+    """Where a server listens, and to whom."""
+
+    port: int
+    """0 takes a free one."""
+    host: str = HOST
+    keys: bool | None = None
+    """Whether requests need keys; None: where others than this machine can reach it."""
+    events_per_second: int | None = None
+    """Of a tenant that has no rate of its own; None: as many as come."""
+
+    @property
+    def uses_keys(self) -> bool:
+        """Whether requests need keys."""
+        return uses_keys(self.host, self.keys)
+
+    @property
+    def rates(self) -> RateLimits:
+        """The buckets of the tenants, all of them full."""
+        return RateLimits(time.monotonic_ns, self.events_per_second)
+
+
+def serve(directory: Path, listening: Listening, meters: tuple[str, str] | None) -> int:
+    """Run until a signal, or until the worker fails; returns the process's exit status.
 
     `meters` is the text of a meter file and the file's name.
 
@@ -55,12 +87,24 @@ def serve(directory: Path, port: int, meters: tuple[str, str] | None) -> int:
     with embedded(directory, on_failure=stop_serving) as app:
         if meters:
             configure_meters(app.log, *meters)
+        key, keys = None, None
+        if listening.uses_keys:
+            refuse_without_keys(app.database, listening.host)
+            key, local = local_key()
+            keys = Keys(KnownKeys(partial(look_up, app.database)), local)
         config = uvicorn.Config(
-            application(app), host=HOST, port=port, log_config=None, access_log=False, loop="uvloop"
+            application(app, listening, keys),
+            host=listening.host,
+            port=listening.port,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            ws="none",
+            loop="uvloop",
         )
         socket = config.bind_socket()
-        url = f"http://{HOST}:{socket.getsockname()[1]}"
-        with announced(directory, url):
+        url = f"http://{_local_host(listening.host)}:{socket.getsockname()[1]}"
+        with announced(directory, url, key):
             logger.info("serving %s data=%s", url, directory)
             server = Server(config)
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -79,7 +123,7 @@ class Server(uvicorn.Server):
         yield
 
 
-def application(app: Embedded) -> Starlette:
+def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starlette:
     """The HTTP application over the open stores."""
     limits = app.log.newest_config().limits
     group_commit = GroupCommit(ThreadedLog(app.log), app.log.partitions)
@@ -103,12 +147,14 @@ def application(app: Embedded) -> Starlette:
         name = request.path_params["name"]
         if name not in OPERATIONS:
             return problem_response(RefusedError(HTTPStatus.NOT_FOUND, f"no operation {name}"))
-        if request.headers.get("content-type") != "application/json":
-            return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, "allowed content type: application/json"))
+        if name in LOCAL_OPERATIONS and not may_read_files(request):
+            detail = f"{name} reads files of the server's machine; send usage to /api/v1/events, or run it there"
+            return problem_response(RefusedError(HTTPStatus.FORBIDDEN, detail, Refusal.SCOPE))
         try:
-            parameters = orjson.loads(await request.body())
-            signature(OPERATIONS[name]).bind(app, **parameters)
-        except (orjson.JSONDecodeError, TypeError) as error:
+            parameters = checked_parameters(name, orjson.loads(await body_of(request, OPERATION_BYTES_MAX)))
+        except RefusedError as refused:
+            return problem_response(refused)
+        except ValueError as error:
             return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, f"the parameters of {name}: {error}"))
 
         def lines() -> Iterator[bytes]:
@@ -116,14 +162,29 @@ def application(app: Embedded) -> Starlette:
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
-    return Starlette(
-        routes=[
-            *gateway_routes(group_commit, lambda: limits),
+    hosts = [HOST, "localhost", listening.host]
+    return guarded(
+        [
+            *gateway_routes(group_commit, lambda: limits, listening.rates),
+            *key_routes(app.database),
             *meter_routes(app.log),
             Route("/healthz", health),
             Route("/metrics", metrics),
             Route("/api/v1/operations/{name}", operate, methods=["POST"]),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
+        keys,
+        middleware=[]
+        if keys or not is_loopback(listening.host)
+        else [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
         lifespan=lifespan,
     )
+
+
+def _local_host(host: str) -> str:
+    """Where commands of this machine find a server that listens there.
+
+    >>> _local_host("0.0.0.0"), _local_host("::"), _local_host("10.0.0.5")
+    ('127.0.0.1', '[::1]', '10.0.0.5')
+    """
+    local = {"0.0.0.0": HOST, "": HOST, "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
+    return f"[{local}]" if ":" in local else local

@@ -59,6 +59,21 @@ def decode_line(raw: bytes, paths: Sequence[str], limits: Limits) -> dict[str, A
     return {**decoded, "time": _instant(event.get("time"), limits), **{path: _text_at(data, path) for path in paths}}
 
 
+def names_tenant(raw: bytes) -> bool:
+    """Whether an event says itself whose it is. Of what is no JSON object, False.
+
+    >>> names_tenant(b'{"tenant": "acme"}'), names_tenant(b'{"tenant": null}'), names_tenant(b'{"data":{"tenant":1}}')
+    (True, False, False)
+    """
+    if b'"tenant"' not in raw and b"\\u" not in raw:  # a name may be hidden in escapes
+        return False
+    try:
+        event = _parsed(raw)
+    except NotAnEventError:
+        return False
+    return isinstance(event, dict) and event.get("tenant") is not None
+
+
 def number_text(number: Decimal) -> str:
     """A JSON number as plain decimal text, without trailing zeros after the point.
 

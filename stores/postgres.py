@@ -33,10 +33,17 @@ def embedded_server(directory: Path) -> Iterator[str]:
         server.cleanup()
 
 
-def engine_for(url: str) -> sa.Engine:
-    """An engine for a URL `postgresql://...`. Times are shown in UTC."""
+def engine_for(url: str, *, answers_within_s: int | None = None) -> sa.Engine:
+    """An engine for a URL `postgresql://...`. Times are shown in UTC.
+
+    With `answers_within_s`, a server that does not answer for so long, from 2 seconds on, is an error of the query.
+    """
     driven = sa.make_url(url).set(drivername="postgresql+psycopg")
-    return sa.create_engine(driven, connect_args={"options": "-c timezone=UTC"}, pool_size=8)
+    arguments: dict[str, str | int] = {"options": "-c timezone=UTC"}
+    if answers_within_s:
+        arguments["options"] = f"-c timezone=UTC -c statement_timeout={answers_within_s}s"
+        arguments |= {"connect_timeout": answers_within_s, "tcp_user_timeout": answers_within_s * 1000}
+    return sa.create_engine(driven, connect_args=arguments, pool_size=8)
 
 
 def migrate(engine: sa.Engine) -> None:

@@ -33,7 +33,12 @@ class Server:
         """Where it listens, as it tells other commands."""
         return str(orjson.loads((self.directory / "server.json").read_bytes())["url"])
 
-    def start(self) -> None:
+    @property
+    def log(self) -> Path:
+        """What it says."""
+        return self.directory.parent / "server.log"
+
+    def start(self, *options: str, verbose: bool = False) -> None:
         """Start it, and wait until it answers."""
         meters = self.directory.parent / "meters.yaml"
         meters.write_text(METERS)
@@ -42,6 +47,7 @@ class Server:
             sys.executable,
             "-m",
             "meterline",
+            *(["--verbose"] if verbose else []),
             "serve",
             "--port",
             "0",
@@ -49,15 +55,17 @@ class Server:
             str(self.directory),
             "--meters",
             str(meters),
+            *options,
         ]
-        self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        with self.log.open("ab") as log:
+            self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
                 if httpx.get(f"{self.url}/healthz").status_code == 200:
                     return
             except (OSError, httpx.HTTPError, ValueError):
-                assert self.processes[-1].poll() is None, self.processes[-1].stderr.read().decode()
+                assert self.processes[-1].poll() is None, self.log.read_text()
                 assert time.monotonic() < deadline_s, "the server did not answer"
                 time.sleep(0.05)  # there is no event to wait for before the first answer
 

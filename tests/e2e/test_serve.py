@@ -160,6 +160,12 @@ def test_the_gateway_refuses_what_it_cannot_store(server: Server) -> None:
     for body in (b"{", b"[]", b'{"nonsense": 1}'):
         headers = {"Content-Type": "application/json"}
         assert httpx.post(operation, content=body, headers=headers).status_code == 400
+    proxied = httpx.post(
+        f"{server.url}/api/v1/operations/import_usage",
+        json={"path": "/etc/hosts"},
+        headers={"X-Forwarded-For": "10.0.0.1"},
+    )
+    assert proxied.status_code == 403
     assert "meterline_gateway_requests_refused_total" in httpx.get(f"{server.url}/metrics").text
     server.stop()
     assert usage(server.run("usage", "--period", "2013-01"), "calls") == 0

@@ -33,6 +33,7 @@ class Gateway:
     log: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    options: Sequence[str] = ()
 
     @property
     def url(self) -> str:
@@ -47,7 +48,7 @@ class Gateway:
         }  # fmt: skip
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "meterline", "gateway", "--port", str(self.port)],
+                [sys.executable, "-m", "meterline", "gateway", "--port", str(self.port), *self.options],
                 env=environment, stdout=output, stderr=output,
             )  # fmt: skip
         self.wait_for(lambda: self.get("/healthz")[0] == 200)

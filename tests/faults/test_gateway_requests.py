@@ -15,6 +15,7 @@ import pytest
 from ingest import api
 from ingest.encoding import zstd
 from meterline.deployed import gateway as application
+from meterline.server import Listening
 from schemas.log import Limits, LogConfig
 from stores.kafka_producer import Producer
 from tests.faults.conftest import BATCH_EVENTS, METERS, PARTITIONS, Deployment, event
@@ -144,7 +145,9 @@ def ask_inside(deployment: Deployment, ask: Callable[[httpx.AsyncClient], Awaita
     """What is asked of a gateway that runs in this process, where its bounds can be made small."""
 
     async def run() -> Any:
-        app = application(deployment.system.log, Producer(deployment.servers, PARTITIONS))
+        app = application(
+            deployment.system.log, Producer(deployment.servers, PARTITIONS), deployment.system.database, Listening(0)
+        )
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

@@ -68,6 +68,16 @@ def test_what_is_passed_is_an_event_with_that_identity(seed: int, limits: Limits
         check([line], limits)
 
 
+def test_an_event_that_names_no_tenant_is_the_default_tenants_alone() -> None:
+    """That is how the log is read, so for any other tenant it is in doubt until its tenant is written into it."""
+    for fields, passed in (({}, {"default"}), ({"tenant": None}, {"default"}), ({"tenant": "acme"}, {"acme"})):
+        line = json.dumps({**EVENT, **fields}).encode()
+        for tenant in ("default", "acme", "x"):
+            (key,) = sure_keys(line, [line], tenant, Limits())
+            assert key is None or key == exact(line, tenant, Limits())
+            assert (key is not None) == (tenant in passed and fields != {"tenant": None}), (fields, tenant)
+
+
 def test_the_law_is_tried_on_both_sides() -> None:
     """Of the mutated lines some are passed, some are events and not passed, and some are no events."""
     lines = list(mutated(random.Random(1), 3000))

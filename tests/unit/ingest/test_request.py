@@ -9,6 +9,7 @@ import pytest
 
 from ingest import request
 from ingest.request import BATCH, EITHER, SINGLE, Refusal, RefusedError, encoding_of, events_of, plain_body
+from schemas.event import decode_line
 from schemas.identity import event_key
 from schemas.log import Limits
 
@@ -119,3 +120,56 @@ def test_a_body_is_inflated_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RefusedError, match="more than 1 bytes") as large:
         plain_body("gzip", gzip.compress(b"[]"))
     assert (bad.value.status.value, large.value.status.value) == (400, 413)
+
+
+TENANTS = [
+    ({}, True), ({"tenant": "acme"}, True), ({"tenant": None}, True), ({"tenant": "default"}, False), ({"tenant": "other"}, False),
+    ({"tenant": ""}, False), ({"tenant": 5}, False), ({"tenant": {}}, False), ({"tenant": "ACME"}, False), ({"tenant": "acme "}, False),
+    ({"data": {"tenant": "other"}}, True), ({"subject": '"tenant":"other"'}, True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "taken"), TENANTS)
+@pytest.mark.parametrize("escape", [False, True])
+def test_an_event_is_its_keys_tenants_or_refused(fields: dict[str, Any], taken: bool, escape: bool) -> None:
+    """What is stored decodes to the tenant of the key, by the exact decoder; an event that names another is refused."""
+    body = json.dumps({**EVENT, **fields})
+    body = body.replace('"tenant":', '"\\u0074enant":') if escape else body
+    if not taken:
+        with pytest.raises(RefusedError, match="1 of 1 events") as error:
+            events_of(SINGLE, body.encode(), "acme", Limits())
+        assert "tenant" in str(error.value.extensions)
+        return
+    events = events_of(SINGLE, body.encode(), "acme", Limits())
+    assert decode_line(events.lines[0], (), Limits())["tenant"] == "acme"
+    assert events.keys == [event_key("acme", "/s", "1")]
+    if "tenant" not in fields:
+        assert events.lines == [b'{"tenant":"acme",' + body[1:].encode()]
+
+
+def test_of_two_tenants_the_first_counts_here_as_in_the_log() -> None:
+    """A second field of the name can neither lend an event to another tenant nor hide one."""
+    first = json.dumps({**EVENT, "tenant": "acme"})[:-1] + ',"tenant":"other"}'
+    assert decode_line(events_of(SINGLE, first.encode(), "acme", Limits()).lines[0], (), Limits())["tenant"] == "acme"
+    for second in (first.replace("acme", "x"), first.replace('"acme"', '"other"').replace('other"}', 'acme"}')):
+        with pytest.raises(RefusedError, match="1 of 1 events"):
+            events_of(SINGLE, second.encode(), "acme", Limits())
+
+
+@pytest.mark.parametrize("body", [b"5", b"{}", b"{ }", b"[1]", b'"{"', b"null", b'{"a":1}', b'{"tenant":"acme"}'])
+def test_what_is_no_event_is_refused_for_every_tenant(body: bytes) -> None:
+    """To write a tenant into it does not change what is wrong with it."""
+    for tenant in ("default", "acme"):
+        with pytest.raises(RefusedError, match="1 of 1 events") as error:
+            events_of(SINGLE, body, tenant, Limits())
+        reason = error.value.extensions["validationErrors"][0]["reason"]
+        assert reason == ("missing_field" if body[:1] == b"{" else "not_an_object")
+
+
+def test_an_event_that_is_too_large_with_its_tenant_is_refused() -> None:
+    """The limit is for what is stored: the aggregation would reject it."""
+    line = json.dumps(EVENT).encode()
+    limits = Limits(event_bytes_max=len(line) + len('"tenant":"acme",'))
+    assert events_of(SINGLE, line, "acme", limits).keys
+    with pytest.raises(RefusedError, match="1 of 1 events"):
+        events_of(SINGLE, line + b" ", "acme", limits.model_copy(update={"event_bytes_max": len(line)}))
