@@ -41,6 +41,20 @@ def rollup_deltas(events: pl.DataFrame, meters: Sequence[Meter], epoch: int) -> 
     return pl.concat(deltas).with_columns(epoch=pl.lit(epoch, pl.UInt32)).select(ROLLUPS.frame.keys())
 
 
+def window_usage(events: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+    """What events with a `window_start` of any kind add to a meter: a row a tenant, subject, dimensions and window.
+
+    Columns of the keys (a dimension's is named `dimension NAME`), count, and the measure of the meter's aggregation.
+    """
+    return _grouped(events.lazy(), meter).collect()
+
+
+def counts_for(meter: Meter) -> pl.Expr:
+    """Whether an event counts for a meter."""
+    wanted = pl.col("type") == meter.event_type
+    return wanted & _value_error(meter).is_null() if meter.value_property else wanted
+
+
 def validation_errors(events: pl.DataFrame, meters: Sequence[Meter]) -> pl.Series:
     """For each event, why a meter that wants its type cannot use it, or that none wants it: a list of texts."""
     wanted = sorted({meter.event_type for meter in meters})
