@@ -80,7 +80,7 @@ def answer(scope: Scope, read: Read, versions: ConfigVersions, *, all_from_event
     query, meter = scope.query, scope.meter
     measures = MEASURES[meter.aggregation]
     # 1. range
-    start_us, end_us = _asked(query.start, _EARLIEST_US), _asked(query.end, _LATEST_US)
+    start_us, end_us = usage_span(query)
     size_us = SECONDS[query.window_size] * MICROS if query.window_size else None
     if query.start is None or query.end is None or (size_us and (end_us - start_us) // size_us > WINDOWS_MAX):
         first, last, rows = read(usage_range_statement(scope)).row(0)
@@ -109,7 +109,14 @@ def answer(scope: Scope, read: Read, versions: ConfigVersions, *, all_from_event
         values = rows[f"dimension {name}"].unique()
         rows = rows.filter(pl.col(f"dimension {name}").is_in([each for each in values if passing.passes(each)]))
     # 6. groups
-    return _finished(scope, rows, _bounds(scope, (start_us, end_us), read, versions) if windows is None else None)
+    if windows is None:
+        windows = _bounds(scope, (start_us, end_us), read, versions)
+    return _finished(scope, rows, windows)
+
+
+def usage_span(query: UsageQuery) -> tuple[int, int]:
+    """The range of a query in microseconds since 1970; as far as the engine's times go, where it has no end."""
+    return _asked(query.start, _EARLIEST_US), _asked(query.end, _LATEST_US)
 
 
 def counted_events(
@@ -182,62 +189,57 @@ def _no_rows(scope: Scope, measures: tuple[str, ...]) -> pl.DataFrame:
     )
 
 
-def _finished(scope: Scope, rows: pl.DataFrame, bounds: tuple[int, int] | None) -> Answer:
-    """One row a group, with its window: `bounds` where the query has none."""
+def _finished(scope: Scope, rows: pl.DataFrame, windows: Instants) -> Answer:
+    """One row a group, with its window. `windows` are where windows start, and where the last one ends.
+
+    A query without windows has one, and its rows' window_start is 0.
+    """
     query, kind = scope.query, scope.meter.aggregation
     keys = [*(["subject"] if query.by_subject else []), *(f"dimension {name}" for name in query.dimensions)]
     groups = rows.group_by("window_start", *keys).agg(_TOGETHER[name] for name in MEASURES[kind])
     counts = kind in {Aggregation.COUNT, Aggregation.UNIQUE_COUNT}
-    if counts and groups.is_empty() and not keys and bounds:
+    if counts and groups.is_empty() and not keys and not query.window_size:
         nothing = {"window_start": [0], "count": [0], "uniques": [[]]}
         groups = pl.DataFrame({name: nothing[name] for name in groups.columns}, schema=groups.schema)
     valued = groups.with_columns(value=_VALUE[kind].cast(QUANTITY)).filter(pl.col("value").is_not_null())
-    starts = valued["window_start"]
-    if bounds:
-        asked = [query.start, query.end]
-        first, last = (bound if at is None else int(at.timestamp()) for at, bound in zip(asked, bounds, strict=True))
-        valued = valued.with_columns(window_start=pl.lit(first, pl.Int64), window_end=pl.lit(last, pl.Int64))
-    else:
-        assert query.window_size is not None, "rows without windows have bounds"
-        ends = {start: _end_of(start, scope) for start in starts.unique().to_list()}
-        valued = valued.with_columns(window_end=starts.replace_strict(ends, return_dtype=pl.Int64))
+    starts = valued["window_start"].to_numpy()
+    places = np.searchsorted(windows, starts) if query.window_size else np.zeros(len(starts), np.int64)
+    valued = valued.with_columns(
+        window_start=pl.Series(windows[places], dtype=pl.Int64),
+        window_end=pl.Series(windows[places + 1], dtype=pl.Int64),
+    )
     return Answer(valued.sort("window_start", *keys).select("window_start", "window_end", *keys, "value"), scope)
 
 
-def _end_of(start: int, scope: Scope) -> int:
-    assert scope.query.window_size is not None, "a window has a size"
-    return int(boundaries(start, start + 1, scope.query.window_size, scope.query.zone)[1])
-
-
-def _bounds(scope: Scope, found_us: tuple[int, int], read: Read, versions: ConfigVersions) -> tuple[int, int]:
+def _bounds(scope: Scope, found_us: tuple[int, int], read: Read, versions: ConfigVersions) -> Instants:
     """The range of a row that has no window: the minutes of the first and of the last event, where none was asked for.
 
     `found_us` are whole hours then, and have usage in the first and in the last one.
     """
     query, (start_us, end_us) = scope.query, found_us
-    if query.start and query.end:
-        return start_us // MICROS, end_us // MICROS
+    shown = [start_us // MICROS, end_us // MICROS]
     hour_us = HOUR_S * MICROS
-    hours = ((start_us, min(start_us + hour_us, end_us)), (max(end_us - hour_us, start_us), end_us))
-    stretches = read(STRETCHES)
-    minutes: list[list[int]] = []
-    for span in hours:
-        events = read(events_statement(scope, (span,)))
-        decoded = counted_events(scope, events, stretches, versions) if len(events) else events
-        minutes.append(window_usage(_by_minute(decoded), scope.meter)["window_start"].to_list() if len(decoded) else [])
-    first, last = min(minutes[0], default=None), max(minutes[1], default=None)
-    return (
-        start_us // MICROS if first is None else first,
-        end_us // MICROS if last is None else last + 60,
-    )
+    first_hour, last_hour = (start_us, min(start_us + hour_us, end_us)), (max(end_us - hour_us, start_us), end_us)
+    if query.start is None and (minutes := _minutes(scope, first_hour, read, versions)):
+        shown[0] = min(minutes)
+    if query.end is None and (minutes := _minutes(scope, last_hour, read, versions)):
+        shown[1] = max(minutes) + 60
+    return np.array(shown, np.int64)
 
 
-def _a_minute(query: UsageQuery) -> tuple[int, int]:
+def _minutes(scope: Scope, span: tuple[int, int], read: Read, versions: ConfigVersions) -> list[int]:
+    """The minutes in which the meter was used."""
+    events = read(events_statement(scope, (span,)))
+    decoded = counted_events(scope, events, read(STRETCHES), versions) if len(events) else events
+    return window_usage(_by_minute(decoded), scope.meter)["window_start"].to_list() if len(decoded) else []
+
+
+def _a_minute(query: UsageQuery) -> Instants:
     """What a row without usage shows for a range that has no end."""
-    if query.start:
-        return int(query.start.timestamp()), int(query.start.timestamp()) + 60
-    end = int(query.end.timestamp()) if query.end else 60
-    return end - 60, end
+    start, end = (int(at.timestamp()) if at else None for at in (query.start, query.end))
+    if start is None:
+        start = 0 if end is None else end - 60
+    return np.array([start, start + 60 if end is None else end], np.int64)
 
 
 def _by_minute(events: pl.DataFrame) -> pl.DataFrame:

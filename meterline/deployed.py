@@ -14,16 +14,18 @@ import uvicorn
 from faust.worker import Worker
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from aggregation.api import UsageApi, http_problem
 from aggregation.app import worker_app
 from ingest.api import GroupCommit
 from ingest.api import routes as gateway_routes
 from meterline.server import Server
 from schemas.log import Limits
-from stores.clickhouse import open_clickhouse
+from stores.clickhouse import Clients, open_clickhouse
 from stores.kafka_log import create_topic, open_log
 from stores.kafka_producer import EVENT_BYTES_MAX, Producer
 from stores.log import Log
@@ -66,7 +68,7 @@ def run_gateway(servers: Servers, host: str, port: int) -> int:
         log = open_log(database, servers)
         try:
             config = uvicorn.Config(
-                gateway(log, Producer(servers, log.partitions)),
+                gateway(log, Producer(servers, log.partitions), usage_of(servers, log)),
                 host=host,
                 port=port,
                 log_config=None,
@@ -92,8 +94,18 @@ def run_gateway(servers: Servers, host: str, port: int) -> int:
     return 0
 
 
-def gateway(log: Log, producer: Producer) -> Starlette:
-    """The gateway as an HTTP application. It needs Kafka alone; PostgreSQL may be away once it runs."""
+def usage_of(servers: Servers, log: Log) -> UsageApi | None:
+    """Usage queries over a deployment's ClickHouse; None where it is the engine inside the worker's own process."""
+    if servers.clickhouse.startswith("chdb:"):
+        return None
+    return UsageApi(Clients(lambda: open_clickhouse(servers.clickhouse)), log.meters, log.config)
+
+
+def gateway(log: Log, producer: Producer, usage: UsageApi | None = None) -> Starlette:
+    """The gateway as an HTTP application. To take events it needs Kafka alone; PostgreSQL may be away once it runs.
+
+    Usage queries need ClickHouse and PostgreSQL, and only they fail without them.
+    """
     group_commit = GroupCommit(producer, log.partitions)
     limits = _limits(log)
 
@@ -113,6 +125,8 @@ def gateway(log: Log, producer: Producer) -> Starlette:
             yield
         following.cancel()
         await producer.close()
+        if usage:
+            usage.close()
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -129,10 +143,12 @@ def gateway(log: Log, producer: Producer) -> Starlette:
     return Starlette(
         routes=[
             *gateway_routes(group_commit, lambda: limits),
+            *(usage.routes() if usage else []),
             Route("/healthz", health),
             Route("/readyz", ready),
             Route("/metrics", metrics),
         ],
+        exception_handlers={HTTPException: http_problem},
         lifespan=lifespan,
     )
 

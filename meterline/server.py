@@ -1,4 +1,4 @@
-"""`meterline serve`: the gateway, the worker and the operations in one process, on the loopback interface.
+"""`meterline serve`: gateway, worker, usage queries and operations in one process, on the loopback interface.
 
 The operations have no keys, so only this machine can reach them: the server binds to the loopback address, refuses
 other Host names (a page in a browser could be made to resolve to it) and takes JSON only (which no form can send).
@@ -16,12 +16,14 @@ import orjson
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from aggregation.api import UsageApi, http_problem
 from ingest.api import GroupCommit, ThreadedLog, problem_response
 from ingest.api import routes as gateway_routes
 from ingest.request import RefusedError
@@ -29,6 +31,7 @@ from meterline.embedded import Embedded, announced, embedded
 from meterline.operations import OPERATIONS, outputs_of
 from meterline.output import encode
 from meterline.system import configure_meters
+from stores.clickhouse import Clients, open_embedded
 
 HOST = "127.0.0.1"
 
@@ -82,11 +85,13 @@ def application(app: Embedded) -> Starlette:
     """The HTTP application over the open stores."""
     limits = app.log.newest_config().limits
     group_commit = GroupCommit(ThreadedLog(app.log), app.log.partitions)
+    usage = UsageApi(Clients(lambda: open_embedded(app.clickhouse_directory)), app.log.meters, app.log.config)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with group_commit.running():
             yield
+        usage.close()
 
     async def health(_: Request) -> Response:
         healthy = app.follower.failure is None
@@ -118,10 +123,12 @@ def application(app: Embedded) -> Starlette:
     return Starlette(
         routes=[
             *gateway_routes(group_commit, lambda: limits),
+            *usage.routes(),
             Route("/healthz", health),
             Route("/metrics", metrics),
             Route("/api/v1/operations/{name}", operate, methods=["POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
+        exception_handlers={HTTPException: http_problem},
         lifespan=lifespan,
     )
