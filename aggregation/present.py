@@ -99,11 +99,13 @@ def meter_id(slug: str) -> str:
 
 
 def _rows(answered: Answer) -> Iterator[dict[str, Any]]:
-    query = answered.scope.query
+    query, zone = answered.scope.query, answered.scope.query.zone
+    bounds = {*answered.rows["window_start"], *answered.rows["window_end"]}
+    texts = {bound: shown(bound, zone) for bound in bounds}
     for row in answered.rows.iter_rows(named=True):
         yield {
-            "start": shown(row["window_start"], query.zone),
-            "end": shown(row["window_end"], query.zone),
+            "start": texts[row["window_start"]],
+            "end": texts[row["window_end"]],
             "subject": row.get("subject"),
             "dimensions": {name: row[f"dimension {name}"] for name in query.dimensions},
             "value": row["value"],
