@@ -91,7 +91,7 @@ class UsageApi:
 
     def close(self) -> None:
         """End the threads and close the clients, once the queries that run are done."""
-        self._threads.shutdown()
+        self._threads.shutdown(cancel_futures=True)
         self._clients.close()
 
     def _route(self, path: str, respond: Callable[[Asked], Response], methods: list[str]) -> Route:

@@ -1,6 +1,6 @@
 """How fast usage queries are: one subject's month at hour windows, over many rollups, through HTTP.
 
-    python -m benchmarks.query [--rollups 10000000] [--queries 200]
+    python -m benchmarks.query [--rollups 10000000] [--queries 200] [--events-an-hour 200]
 
 The engine holds synthetic rollups of many subjects over a month, and the events of the subject that is asked about
 among the events of others. The same query is answered from the rollups and, in the same run, from the raw events; both
@@ -31,9 +31,9 @@ from schemas.meter import Aggregation, Meter
 from schemas.usage_query import usage_query
 from stores.clickhouse import Client, query
 
-SMOKE_ROLLUPS, SMOKE_QUERIES = 50_000, 5
+SMOKE_ROLLUPS, SMOKE_QUERIES, SMOKE_EVENTS_AN_HOUR = 50_000, 5, 2
 HOURS = 744  # of January
-EVENTS_AN_HOUR = 200  # of each subject
+EVENTS_AN_HOUR = 200  # of each subject that has events; a rollup of it stands for so many
 SUBJECTS_WITH_EVENTS = 50
 RAW_QUERIES = 5
 SUBJECT = "s1"
@@ -49,7 +49,7 @@ _OF_ROLLUP = (
     "INSERT INTO rollups (tenant, meter, subject, window_start, epoch, count, sum) SELECT 'default', 'bytes',"
     " concat('s', toString(intDiv(number, 744))),"
     " toDateTime64('2026-01-01 00:00:00', 3, 'UTC') + toIntervalHour(number % 744),"
-    " 0, 200, toDecimal128('250', 9)"
+    " 0, {events:UInt64}, toDecimal128('1.25', 9) * {events:UInt64}"
 )
 _OF_EVENT = (
     "INSERT INTO events (tenant, type, subject, source, id, time, event, log_id, partition, offset, line, appended_at,"
@@ -59,20 +59,20 @@ _OF_EVENT = (
     " toString(number % 50), '\",\"time\":\"', formatDateTime(at, '%Y-%m-%dT%H:%i:%SZ', 'UTC'),"
     """ '","data":{"bytes":"1.25","path":"/v1/things"}}'),"""
     " {log_id:String}, 0, 1000 + number, 0, at, 0 FROM (SELECT number,"
-    " toDateTime64('2026-01-01 00:00:00', 6, 'UTC') + toIntervalHour(intDiv(number, 10000))"
-    " + toIntervalSecond(intDiv(number, 50) % 200)"
+    " toDateTime64('2026-01-01 00:00:00', 6, 'UTC') + toIntervalHour(intDiv(number, 50 * {events:UInt64}))"
+    " + toIntervalSecond(intDiv(number, 50) % {events:UInt64})"
     " AS at FROM numbers({rows:UInt64}))"
 )
 
 
-def run(rollups: int, queries: int) -> dict[str, Any]:
+def run(rollups: int, queries: int, events_an_hour: int = EVENTS_AN_HOUR) -> dict[str, Any]:
     """Measure with so many rollups; the parameters, times in milliseconds, and a digest of the answer."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user when this one is root
         with embedded(Path(folder) / "data") as app:
             app.log.configure(LogConfig(meters=(METER,)))
             assert app.follower.wait_for(app.log.punctuate(Flush()), 60), "the configuration was not stored"
-            made = _fill(app.clickhouse, rollups, app.log.log_id)
+            made = _fill(app.clickhouse, rollups, events_an_hour, app.log.log_id)
             scope = Scope("default", METER, usage_query(ASKED))
 
             def read(statement: Statement) -> pl.DataFrame:
@@ -90,6 +90,7 @@ def run(rollups: int, queries: int) -> dict[str, Any]:
             http, body = _through_http(application(app), queries)
     return {
         **made,
+        "events_an_hour": events_an_hour,
         "windows": HOURS,
         "queries": queries,
         "http_p50_ms": _milliseconds(http, 50),
@@ -103,13 +104,13 @@ def run(rollups: int, queries: int) -> dict[str, Any]:
     }
 
 
-def _fill(client: Client, rollups: int, log_id: str) -> dict[str, int]:
+def _fill(client: Client, rollups: int, events_an_hour: int, log_id: str) -> dict[str, int]:
     """Insert the rows, a million at a time; returns how many there are."""
     for first in range(0, rollups, 1_000_000):
         rows = min(1_000_000, rollups - first)
-        client.command(_OF_ROLLUP + _LATER, parameters={"first": first, "rows": rows})
-    events = HOURS * EVENTS_AN_HOUR * SUBJECTS_WITH_EVENTS
-    client.command(_OF_EVENT, parameters={"rows": events, "log_id": log_id})
+        client.command(_OF_ROLLUP + _LATER, parameters={"first": first, "rows": rows, "events": events_an_hour})
+    events = HOURS * events_an_hour * SUBJECTS_WITH_EVENTS
+    client.command(_OF_EVENT, parameters={"rows": events, "events": events_an_hour, "log_id": log_id})
     counts = query(client, "SELECT (SELECT count() FROM rollups) AS rollups, (SELECT count() FROM events) AS events")
     return {name: int(value) for name, value in counts.row(0, named=True).items()}
 
@@ -155,5 +156,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rollups", type=int, default=10_000_000)
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--events-an-hour", type=int, default=EVENTS_AN_HOUR)
     given = parser.parse_args()
-    report("query", run(given.rollups, given.queries))
+    report("query", run(given.rollups, given.queries, given.events_an_hour))
