@@ -43,3 +43,17 @@ def test_the_python_client_sends_events_and_reads_usage(server: Server) -> None:
         "event": 400,
     }
     assert found["failures"]["zone"][1] == "invalid time zone: unknown time zone Mars"
+
+
+def test_the_javascript_client_sends_events_and_reads_usage(server: Server) -> None:
+    """It fills in what an event lacks, always sends lists, and reads numbers, meters, events and errors."""
+    folder, program = environment.node(), environment.FOLDER / "client.mjs"
+    server.start()
+    run("node", program, "send", server.url, cwd=folder)
+    server.run("audit")
+    found = json.loads(run("node", program, "ask", server.url, cwd=folder))
+    assert found["meters"] == ["bytes", "calls"]
+    assert found["total"] == [4]
+    assert found["hourly"] == [[1, "eu"], [2.000000001, "us"], [0.5, "eu"]]
+    assert found["events"] == 4
+    assert found["failure"][1] == 404
