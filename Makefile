@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-gateway bench-stream bench-worker lock clean
+.PHONY: help setup demo test check bench bench-gateway bench-query bench-stream bench-worker lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ bench-stream: setup ## Meterline, Flink, Quix Streams and Faust on one Kafka top
 
 bench-gateway: setup ## the HTTP gateway beside a plain FastAPI route, over one broker; Java 17 and Maven needed
 	@$(BIN)/python -m benchmarks.gateway
+
+bench-query: setup ## a subject's month by the hour, over 10 million rollups and from raw events, through HTTP
+	@$(BIN)/python -m benchmarks.query
 
 lock: setup ## pin what is installed now as constraints.txt
 	@$(BIN)/python -m pip freeze --exclude-editable > constraints.txt

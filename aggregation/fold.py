@@ -44,6 +44,15 @@ def rollup_deltas(events: pl.DataFrame, meters: Sequence[Meter], epoch: int) -> 
     return pl.concat(deltas).with_columns(epoch=pl.lit(epoch, pl.UInt32)).select(ROLLUPS.frame.keys())
 
 
+def window_usage(events: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+    """What events with a `window_start` of any kind add to a meter: a row a tenant, subject, dimensions and window.
+
+    Columns of the keys (a dimension's is named `dimension NAME`), count, and the measure of the meter's aggregation.
+    """
+    groups = _grouped(events.lazy(), meter).collect()
+    return groups.with_columns(latest=_latest(groups)) if meter.aggregation is Aggregation.LATEST else groups
+
+
 def counts_for(meter: Meter) -> pl.Expr:
     """Whether an event counts for a meter."""
     return _wanted(meter) & _error(meter).is_null() if _may_err(meter) else _wanted(meter)

@@ -20,6 +20,7 @@ from schemas.event import NotAnEventError, decode_line, names_tenant
 from schemas.identity import event_key
 from schemas.log import DEFAULT_TENANT, Limits
 from schemas.outcomes import Reason
+from schemas.problem import problem
 
 SINGLE = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -79,14 +80,7 @@ class RefusedError(ValueError):
 
     def problem(self, instance: str) -> dict[str, Any]:
         """The answer's body, as RFC 7807 has it."""
-        return {
-            "type": "about:blank",
-            "title": self.status.phrase,
-            "status": self.status.value,
-            "detail": self.detail,
-            "instance": instance,
-            "extensions": self.extensions,
-        }
+        return problem(self.status, self.detail, instance, self.extensions)
 
 
 def encoding_of(header: str) -> str | None:

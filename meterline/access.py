@@ -1,7 +1,8 @@
 """Who may ask for what: every request is let in here, or refused, before any route sees it.
 
 Owns two rules. A route that is not listed needs the scope admin and the tenant default, so one that was forgotten is
-closed and not open. And a request's tenant is its key's: it stands in `request.state.access`, and nowhere else.
+closed and not open. And a request's tenant is its key's: it stands in `request.state.access`, and in
+`request.state.tenant` for those who need no more of it.
 """
 
 import logging
@@ -14,12 +15,14 @@ from ipaddress import ip_address
 
 import sqlalchemy as sa
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from aggregation.api import http_problem
 from ingest.api import problem_response
 from ingest.request import Refusal, RefusedError
 from meterline.known_keys import KeysAwayError, KnownKeys
@@ -45,6 +48,15 @@ WITHOUT_KEYS = Access(DEFAULT_TENANT, frozenset(KeyScope))
 UNLISTED = Rule(KeyScope.ADMIN)
 RULES = {
     "POST /api/v1/events": Rule(KeyScope.INGEST, every_tenant=True),
+    "GET /api/v1/meters": Rule(KeyScope.QUERY, every_tenant=True),  # meters are the same for all tenants
+    "GET /api/v1/meters/{}": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/meters/{}/query": Rule(KeyScope.QUERY, every_tenant=True),
+    "POST /api/v1/meters/{}/query": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/meters/{}/subjects": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/meters/{}/group-by/{}/values": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/events": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/debug/metrics": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/usage/explain": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/keys": Rule(KeyScope.ADMIN, every_tenant=True),
     "POST /api/v1/keys": Rule(KeyScope.ADMIN, every_tenant=True),
     "DELETE /api/v1/keys/{}": Rule(KeyScope.ADMIN, every_tenant=True),
@@ -83,7 +95,8 @@ class RequireAccess:
         assert scope["type"] == "http", "no route takes anything else, and nobody would ask for its key"
         request = Request(scope, receive)
         try:
-            request.state.access = await self._access(request)
+            request.state.access = access = await self._access(request)
+            request.state.tenant = access.tenant
         except RefusedError as refused:
             await problem_response(refused)(scope, receive, send)
             return
@@ -146,7 +159,7 @@ def guarded(
     return Starlette(
         routes=routes,
         middleware=[*middleware, Middleware(RequireAccess, routes=routes, keys=keys)],
-        exception_handlers={sa.exc.OperationalError: _away},
+        exception_handlers={sa.exc.OperationalError: _away, HTTPException: http_problem},
         lifespan=with_keys,
     )
 

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from aggregation.api import UsageApi
 from aggregation.app import worker_app
 from ingest.api import GroupCommit
 from ingest.api import routes as gateway_routes
@@ -26,10 +27,11 @@ from meterline.access import Keys, guarded
 from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
 from meterline.meters_api import meter_routes
+from meterline.rollups import backfills_of
 from meterline.server import Listening, Server
 from schemas.log import Limits
 from stores.api_keys import look_up
-from stores.clickhouse import open_clickhouse
+from stores.clickhouse import Clients, open_clickhouse
 from stores.kafka_log import create_topic, open_log
 from stores.kafka_producer import EVENT_BYTES_MAX, Producer
 from stores.log import Log
@@ -77,7 +79,14 @@ def run_gateway(servers: Servers, listening: Listening) -> int:
         log = open_log(database, servers)
         try:
             config = uvicorn.Config(
-                gateway(log, Producer(servers, log.partitions), keys_database, listening, keys),
+                gateway(
+                    log,
+                    Producer(servers, log.partitions),
+                    keys_database,
+                    listening,
+                    keys,
+                    usage_of(servers, database, log),
+                ),
                 host=listening.host,
                 port=listening.port,
                 log_config=None,
@@ -104,10 +113,30 @@ def run_gateway(servers: Servers, listening: Listening) -> int:
     return 0
 
 
+def usage_of(servers: Servers, database: sa.Engine, log: Log) -> UsageApi | None:
+    """Usage queries over a deployment's ClickHouse; None where it is the engine inside the worker's own process."""
+    if servers.clickhouse.startswith("chdb:"):
+        return None
+    return UsageApi(
+        Clients(lambda: open_clickhouse(servers.clickhouse)),
+        log.meters,
+        log.config,
+        partial(backfills_of, database, log),
+    )
+
+
 def gateway(
-    log: Log, producer: Producer, database: sa.Engine, listening: Listening, keys: Keys | None = None
+    log: Log,
+    producer: Producer,
+    database: sa.Engine,
+    listening: Listening,
+    keys: Keys | None = None,
+    usage: UsageApi | None = None,
 ) -> Starlette:
-    """The gateway as an HTTP application. It takes usage with Kafka alone; PostgreSQL may be away once it runs."""
+    """The gateway as an HTTP application. To take events it needs Kafka alone; PostgreSQL may be away once it runs.
+
+    Usage queries need ClickHouse and PostgreSQL, and only they fail without them.
+    """
     group_commit = GroupCommit(producer, log.partitions)
     limits = _limits(log)
 
@@ -127,6 +156,8 @@ def gateway(
             yield
         following.cancel()
         await producer.close()
+        if usage:
+            usage.close()
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -145,6 +176,7 @@ def gateway(
             *gateway_routes(group_commit, lambda: limits, listening.rates),
             *key_routes(database),
             *meter_routes(log),
+            *(usage.routes() if usage else []),
             Route("/healthz", health),
             Route("/readyz", ready),
             Route("/metrics", metrics),

@@ -23,6 +23,7 @@ from stores.postgres_log import PostgresLog, open_log
 
 PARTITIONS = 1  # one worker follows them all: more would only make its batches smaller
 _ADDRESS = "server.json"
+_CLICKHOUSE = "clickhouse"
 
 
 class InUseError(RuntimeError):
@@ -35,6 +36,12 @@ class Embedded(System):
 
     log: PostgresLog
     follower: Worker
+    directory: Path
+
+    @property
+    def clickhouse_directory(self) -> Path:
+        """Where the engine keeps its tables."""
+        return self.directory / _CLICKHOUSE
 
 
 @contextmanager
@@ -47,7 +54,7 @@ def embedded(directory: Path, on_failure: Callable[[], None] = lambda: None) -> 
     with _locked(directory), embedded_server(directory / "postgres") as url:
         database = engine_for(url)
         migrate(database)
-        clickhouse = open_embedded(directory / "clickhouse")
+        clickhouse = open_embedded(directory / _CLICKHOUSE)
         try:
             log = open_log(database, PARTITIONS)
             _refuse_other_log(clickhouse, log, directory)
@@ -55,7 +62,7 @@ def embedded(directory: Path, on_failure: Callable[[], None] = lambda: None) -> 
             worker.start()
             gc.freeze()  # what lives now lives as long as the process; collections need not look at it
             try:
-                yield Embedded(database, clickhouse, log, worker)
+                yield Embedded(database, clickhouse, log, worker, directory)
             finally:
                 worker.stop()
         finally:

@@ -22,6 +22,7 @@ from schemas.meter import Meter
 from schemas.tables import ROLLUPS
 from stores.clickhouse import insert, query, stream
 from stores.faults import reached
+from stores.log import Log
 
 CHUNK_EVENTS = 1_000_000
 RECOUNTED_AT_ONCE = 250_000
@@ -196,7 +197,7 @@ def _fill(app: System, period: Period, cut: Cut, meter: Meter | None) -> Generat
     by_day = "SELECT toDate32(time) AS day, count() AS events FROM events WHERE {} GROUP BY day ORDER BY day"
     days = query(app.clickhouse, by_day.format(_EVENTS_WITHIN), **where)
     stretches = query(app.clickhouse, _STRETCHES)
-    backfills = backfills_of(app)
+    backfills = backfills_of(app.database, app.log)
     total, done, altered = int(days["events"].sum()), 0, 0
     columns = ", ".join(f'"{name}"' for name in RECOUNTED_COLUMNS)
     sql = f"SELECT {columns} FROM events WHERE {_EVENTS_WITHIN} AND toDate32(time) BETWEEN {{first:Date32}} AND {{last:Date32}}"  # noqa: S608, E501
@@ -230,10 +231,10 @@ def replace_rollups(app: System, period: Period, cut: Cut, meter: Meter | None =
         reached(step)
 
 
-def backfills_of(app: System) -> list[Backfill]:
+def backfills_of(database: sa.Engine, log: Log) -> list[Backfill]:
     """Every backfill that was begun: a meter's definition counts the same in every version, so the last one will do."""
-    meters = {meter.slug: meter for meter in app.log.meters()}
-    with app.database.connect() as connection:
+    meters = {meter.slug: meter for meter in log.meters()}
+    with database.connect() as connection:
         rows = connection.execute(sa.text("SELECT slug, from_at, to_at, ends FROM meter_backfills ORDER BY number"))
         return [Backfill(meters[row.slug], row.from_at, row.to_at, row.ends) for row in rows]
 

@@ -1,4 +1,4 @@
-"""`meterline serve`: the gateway, the worker and the operations in one process.
+"""`meterline serve`: gateway, worker, usage queries and operations in one process.
 
 On the loopback address no keys are needed, so only this machine may reach it: the server refuses other Host names (a
 page in a browser could be made to resolve to it) and takes JSON only (which no form can send). At other addresses keys
@@ -25,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from aggregation.api import UsageApi
 from ingest.api import GroupCommit, ThreadedLog, problem_response
 from ingest.api import routes as gateway_routes
 from ingest.rate_limit import RateLimits
@@ -36,8 +37,10 @@ from meterline.known_keys import KnownKeys
 from meterline.meters_api import meter_routes
 from meterline.operations import LOCAL_OPERATIONS, OPERATIONS, checked_parameters, outputs_of
 from meterline.output import encode
+from meterline.rollups import backfills_of
 from meterline.system import configure_meters
 from stores.api_keys import look_up
+from stores.clickhouse import Clients, open_embedded
 
 HOST = "127.0.0.1"
 OPERATION_BYTES_MAX = 32 << 20  # a list of repaired rejections may be long
@@ -127,11 +130,18 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
     """The HTTP application over the open stores."""
     limits = app.log.newest_config().limits
     group_commit = GroupCommit(ThreadedLog(app.log), app.log.partitions)
+    usage = UsageApi(
+        Clients(lambda: open_embedded(app.clickhouse_directory)),
+        app.log.meters,
+        app.log.config,
+        partial(backfills_of, app.database, app.log),
+    )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with group_commit.running():
             yield
+        usage.close()
 
     async def health(_: Request) -> Response:
         healthy = app.follower.failure is None
@@ -168,6 +178,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
             *gateway_routes(group_commit, lambda: limits, listening.rates),
             *key_routes(app.database),
             *meter_routes(app.log),
+            *usage.routes(),
             Route("/healthz", health),
             Route("/metrics", metrics),
             Route("/api/v1/operations/{name}", operate, methods=["POST"]),

@@ -140,3 +140,31 @@ PROGRESS = Table(
 """One row a batch, written last: what the batch held, and the epoch and configuration in force after it."""
 
 TABLES = (EVENTS, ROLLUPS, DUPLICATES, REJECTIONS, PROGRESS)
+
+
+@dataclass(frozen=True)
+class View:
+    """A view for dashboards: its name, and the SELECT behind it. Its columns are a promise: there may only be more."""
+
+    name: str
+    select: str
+
+    def ddl(self) -> str:
+        """The statement that creates the view where there is none."""
+        return f"CREATE VIEW IF NOT EXISTS {self.name} AS {self.select}"
+
+
+def _usage_by(window: str, name: str) -> str:
+    return (
+        f"SELECT tenant, meter, subject, dimensions, {window} AS {name}, sum(count) AS events, sum(sum) AS sum,"  # noqa: S608
+        " min(min) AS min, max(max) AS max, length(groupUniqArrayArray(uniques)) AS uniques"
+        f" FROM {ROLLUPS.name} GROUP BY tenant, meter, subject, dimensions, {name}"
+    )
+
+
+USAGE_HOURLY = View("usage_hourly", _usage_by("window_start", "hour"))
+"""Usage by meter, subject, dimensions and hour, over all epochs."""
+USAGE_DAILY = View("usage_daily", _usage_by("toDate32(window_start, 'UTC')", "day"))
+"""The same by day of UTC."""
+
+VIEWS = (USAGE_HOURLY, USAGE_DAILY)

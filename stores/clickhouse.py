@@ -6,8 +6,9 @@ without its server. Both have clickhouse-connect's client, and everything here i
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -16,8 +17,9 @@ import clickhouse_connect
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from clickhouse_connect.driver.exceptions import OperationalError
 
-from schemas.tables import TABLES, Table
+from schemas.tables import TABLES, VIEWS, Table
 
 CONNECT_TIMEOUT_S = 10
 ANSWER_TIMEOUT_S = 300
@@ -26,6 +28,9 @@ ANSWER_TIMEOUT_S = 300
 
 _kept = threading.local()
 """Memory that a thread writes its inserts into, again and again: fresh memory would have to be cleared each time."""
+
+EngineAwayError = OperationalError
+"""What the driver raises when no server answers."""
 
 
 class Client(Protocol):
@@ -69,8 +74,8 @@ def open_server(url: str) -> Client:
 
 
 def _with_tables(client: Client) -> Client:
-    for table in TABLES:
-        client.command(table.ddl())
+    for made in (*TABLES, *VIEWS):
+        client.command(made.ddl())
     return client
 
 
@@ -79,6 +84,40 @@ def open_clickhouse(url: str) -> Client:
     if url.startswith("chdb:"):
         return open_embedded(Path(url.removeprefix("chdb:")))
     return open_server(url)
+
+
+class Clients:
+    """Clients for queries at the same time. Each is lent to one thread at a time, and opened when none is free.
+
+    The calls of one client wait for each other; those of several do not, on a server nor in the embedded engine.
+    """
+
+    def __init__(self, open_client: Callable[[], Client]) -> None:
+        self._open = open_client
+        self._free: deque[Client] = deque()
+
+    @contextmanager
+    def lent(self) -> Iterator[Callable[[], Client]]:
+        """What gives a client for as long as this lasts, the same one each time; only the first time takes one."""
+        taken: list[Client] = []
+
+        def client() -> Client:
+            if not taken:
+                try:
+                    taken.append(self._free.pop())
+                except IndexError:
+                    taken.append(self._open())
+            return taken[0]
+
+        try:
+            yield client
+        finally:
+            self._free.extend(taken)
+
+    def close(self) -> None:
+        """Close the clients that are not lent."""
+        while self._free:
+            self._free.pop().close()
 
 
 def insert(client: Client, table: Table, frame: pl.DataFrame, token: str) -> None:

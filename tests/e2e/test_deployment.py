@@ -169,6 +169,9 @@ def test_events_over_http_become_usage(composed: Composed) -> None:
         assert httpx.post(url, json=[event(n) for n in range(first, first + 30)], headers=headers).status_code == 204
     expected = {"S0": Decimal(17), "S1": Decimal(17), "S2": Decimal(16)}
     composed.wait(lambda: departures(composed.run("cli", "usage", "--period", "2012-12")) == expected)
+    december = "from=2012-12-01T00:00:00Z&to=2013-01-01T00:00:00Z"
+    answered = composed.get("gateway", f"/api/v1/meters/departures/query?{december}&groupBy=subject").json()
+    assert {row["subject"]: Decimal(row["value"]) for row in answered["data"]} == expected
 
 
 @pytest.mark.parametrize("name", PROCESSES)

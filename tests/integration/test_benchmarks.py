@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from benchmarks import import_flights, rating, worker
+from benchmarks import import_flights, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -39,6 +39,13 @@ def test_the_worker_benchmark_finds_the_keys_and_sees_every_event() -> None:
     assert result["dedup_bytes_a_key"] <= 20
     assert result["freshness_events"] == 5
     assert result["restart_to_first_commit_s"] > 0
+
+
+def test_the_query_benchmark_gives_one_answer_from_rollups_and_from_events() -> None:
+    """The benchmark itself holds the two against each other, and its answer is the same every time."""
+    first, second = (query.run(query.SMOKE_ROLLUPS, query.SMOKE_QUERIES, query.SMOKE_EVENTS_AN_HOUR) for _ in range(2))
+    assert first["rollups"] == query.SMOKE_ROLLUPS
+    assert first["digest"] == second["digest"]
 
 
 def test_the_payload_of_the_stream_benchmark_is_the_same_for_the_same_seed() -> None:

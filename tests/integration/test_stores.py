@@ -121,6 +121,20 @@ def test_a_token_counts_once_and_deltas_add_up(clickhouse: Client) -> None:
     assert row == {"count": 3, "max": most, "a": "b", "uniques": ["x"]}
 
 
+def test_views_add_up_the_rollups(clickhouse: Client) -> None:
+    """A row an hour, and a row a day, whatever epochs the usage came in; their columns are those that are documented."""
+    insert(clickhouse, ROLLUPS, rollup("x", 1, "0.5"), "t1")
+    later = rollup("y", 2, "1.25").with_columns(epoch=pl.lit(9, pl.UInt32), subject=pl.lit("x"))
+    insert(clickhouse, ROLLUPS, later, "t2")
+    for view, window in (("usage_hourly", "hour"), ("usage_daily", "day")):
+        rows = query(clickhouse, f"SELECT * FROM {view} WHERE {window} < '2013-02-01'")
+        assert rows.columns == [
+            "tenant", "meter", "subject", "dimensions", window, "events", "sum", "min", "max", "uniques",
+        ]  # fmt: skip
+        assert rows.select("subject", "events", "uniques").rows() == [("x", 3, 2)]
+        assert [str(value) for value in rows.select("sum", "max").row(0)] == ["1.750000000", "1.250000000"]
+
+
 def test_bytes_survive(clickhouse: Client) -> None:
     """A rejected line is stored byte for byte, whatever its bytes are."""
     raw = bytes(range(256))
