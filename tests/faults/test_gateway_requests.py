@@ -73,7 +73,7 @@ def test_poison_is_refused_with_a_problem_and_nothing_is_stored(deployment: Depl
             {"index": 1, "reason": "invalid_field", "detail": 'id: ""; allowed: a string that is not empty'},
         ]
         assert client.post(gateway.url, content=event(7), headers=SINGLE).status_code == 204
-        assert client.get(gateway.url).status_code == 405
+        assert client.put(gateway.url).status_code == 405
     assert numbers_in_topic(deployment.servers) == [7]
     refused = "meterline_gateway_requests_refused_total"
     assert gateway.metric(f'{refused}{{reason="invalid_events",status="400"}}') == 7
