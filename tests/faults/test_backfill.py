@@ -1,13 +1,17 @@
-"""A backfill in a deployment: beside workers that go on, one of which is killed, over a broker and a ClickHouse server."""
+"""Meters of a deployment: made through its gateway, and filled beside a worker that is killed. Real broker and engine."""
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+
+import httpx
 
 from meterline.operations import outputs_of
 from meterline.output import Output, Table, Text
 from schemas.meter import Meter
 from stores.clickhouse import query
 from tests.faults.conftest import Deployment, event
+from tests.faults.gateways import Gateway
 
 LATER = (
     Meter(slug="mean", event_type="call", aggregation="AVG", value_property="$.bytes"),
@@ -44,3 +48,23 @@ def test_a_backfill_beside_workers_that_are_killed(deployment: Deployment) -> No
     assert latest % 1 == Decimal("0.5")
     audited = next(each for each in run(deployment, "audit") if isinstance(each, Table) and each.title == "Audit")
     assert {result for _, result in audited.rows} == {"holds"}
+
+
+def test_a_meter_made_through_the_gateway_counts(deployment: Deployment, tmp_path: Path) -> None:
+    """It is in force from its record on, in every partition; the same slug again is a conflict."""
+    gateway = Gateway(deployment.servers, tmp_path / "gateway.log").start()
+    try:
+        url = gateway.url.replace("/events", "/meters")
+        deployment.append([event(number) for number in range(100)])
+        definition = {"slug": "newest", "eventType": "call", "aggregation": "LATEST", "valueProperty": "$.bytes"}
+        answers = [httpx.post(url, json=definition, timeout=30).status_code for _ in range(2)]
+        assert answers == [201, 409]
+        assert httpx.delete(f"{url}/nothing", timeout=30).status_code == 404
+    finally:
+        gateway.stop()
+    deployment.append([event(number) for number in range(100, 300)])
+    deployment.worker()
+    deployment.settle()
+    counted = query(deployment.system.clickhouse, "SELECT toUInt64(sum(count)) FROM rollups WHERE meter = 'newest'")
+    assert counted.item() == 200
+    deployment.check()
