@@ -118,6 +118,7 @@ def _fill(client: Client, rollups: int, events_an_hour: int, log_id: str) -> dic
 def _through_http(app: Any, queries: int) -> tuple[list[float], bytes]:
     config = uvicorn.Config(app, host=HOST, port=0, log_config=None, access_log=False, loop="uvloop")
     socket = config.bind_socket()
+    socket.listen()  # a request may come before the server's thread does
     server = Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()

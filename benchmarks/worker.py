@@ -98,15 +98,13 @@ def run(keys: int, events: int, fresh_events: int) -> dict[str, Any]:
 
 def _seed(task: Task, keys: int) -> None:
     with environment(task) as variables:
-        servers = servers_of(variables)
-        assert servers is not None
-        log = open_log(engine_for(servers.postgres), servers)
         client = open_embedded(task.directory / "clickhouse")
-        parameters = {"log_id": log.log_id, "partitions": PARTITIONS, "keys": keys, "version": CONFIGURATIONS}
+        with _log(variables) as log:
+            log_id = log.log_id
+        parameters = {"log_id": log_id, "partitions": PARTITIONS, "keys": keys, "version": CONFIGURATIONS}
         client.command(_SEED, parameters=parameters)
         client.command(_SEED_PROGRESS, parameters={**parameters, "next_offset": CONFIGURATIONS})
         client.command("OPTIMIZE TABLE events FINAL")
-        log.close()
         client.close()
 
 
@@ -128,7 +126,9 @@ def _started(task: Task, directory: str, *, restart: bool = False) -> dict[str, 
             }
             process.send_signal(signal.SIGKILL)
         if restart:
-            _append(variables, [next(Payload(1, seed=2).chunks())])
+            (line,) = next(Payload(1, seed=2).chunks())
+            with _log(variables) as log:
+                log.append(pack([line], identify([line]), log.partitions))
             with _worker(task, variables) as (process, client, started_at):
                 result["restart_s"] = round(_lines(task, process, client, 1)[0] - started_at, 2)
     return result
@@ -158,13 +158,18 @@ def _sum(metrics: str, name: str) -> float:
     return sum(float(value) for value in re.findall(rf"^{name}\{{.*\}} (\S+)$", metrics, re.MULTILINE))
 
 
-def _append(variables: dict[str, str], chunks: list[list[bytes]]) -> None:
+@contextmanager
+def _log(variables: dict[str, str]) -> Iterator[KafkaLog]:
+    """The log that an environment names."""
     servers = servers_of(variables)
     assert servers is not None
-    log = open_log(engine_for(servers.postgres), servers)
-    for lines in chunks:
-        log.append(pack(lines, identify(lines), log.partitions))
-    log.close()
+    engine = engine_for(servers.postgres)
+    log = open_log(engine, servers)
+    try:
+        yield log
+    finally:
+        log.close()
+        engine.dispose()
 
 
 def _freshness(broker: Broker, folder: Path, events: int) -> list[float]:
@@ -178,13 +183,8 @@ def _freshness(broker: Broker, folder: Path, events: int) -> list[float]:
         (folder / "meters.yaml").write_text("meters: [{slug: requests, eventType: request, aggregation: COUNT}]")
         with _worker(task, variables) as (_, _client, _started_at):
             subprocess.run(meterline("meters", "apply", "meters.yaml"), env=variables, cwd=folder, check=True)
-            servers = servers_of(variables)
-            assert servers is not None
-            log = open_log(engine_for(servers.postgres), servers)
-            try:
+            with _log(variables) as log:
                 return asyncio.run(_seen(log, open_server(server.url), events))
-            finally:
-                log.close()
 
 
 async def _seen(log: KafkaLog, client: Any, events: int) -> list[float]:
