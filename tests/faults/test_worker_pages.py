@@ -1,11 +1,15 @@
 """What a worker says of itself over HTTP: /healthz, /readyz and /metrics, with real servers that fail."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 import httpx
 
 from tests.faults.conftest import Deployment, Supervised, event
+from tests.servers.kafka import free_port
 
 
 def ask(worker: Supervised, page: str) -> tuple[int, str]:
@@ -54,3 +58,22 @@ def test_a_worker_tells_what_it_does_and_what_keeps_it_from_it(deployment: Deplo
     deployment.append([event(n) for n in range(80, 100)])
     deployment.settle()
     assert deployment.check()["events"] == 100
+
+
+def test_a_worker_that_faust_itself_starts(deployment: Deployment) -> None:
+    """`faust -A aggregation.app worker`, with the servers in the environment, is the same worker."""
+    servers = deployment.servers
+    environment = {
+        **os.environ, "METERLINE_KAFKA": servers.kafka, "METERLINE_TOPIC": servers.topic, "METERLINE_WORKER": "plain",
+        "METERLINE_CLICKHOUSE": servers.clickhouse, "METERLINE_POSTGRES": servers.postgres,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "faust", "-A", "aggregation.app", "worker", "--web-port", str(free_port())]
+    with (deployment.directory / "faust.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        deployment.append([event(n % 80) for n in range(100)])
+        deployment.settle()
+        assert deployment.check() == {"events": 80, "duplicates": 20, "rejections": 0}
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
