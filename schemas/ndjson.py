@@ -29,18 +29,6 @@ def read_lines(lines: pl.Series, schema: Mapping[str, Any]) -> pl.DataFrame:
     return pl.concat([read_lines(lines[:middle], schema), read_lines(lines[middle:], schema)])
 
 
-def split_lines(raw: bytes) -> pl.Series:
-    r"""The lines of a text as a Binary series, blank ones included.
-
-    >>> split_lines(b"a\n\nb").to_list()
-    [b'a', b'', b'b']
-    """
-    try:
-        return pl.Series([raw]).cast(pl.String).str.split("\n").explode().cast(pl.Binary)
-    except pl.exceptions.ComputeError:  # not UTF-8 somewhere
-        return pl.Series(raw.split(b"\n"), dtype=pl.Binary)
-
-
 def text_of(raw: pl.Series) -> pl.Series:
     r"""Lines of bytes as lines of text; null where they are not UTF-8.
 

@@ -87,7 +87,7 @@ class ClickHouse:
         """Execute the next `count` statements that contain this text, and hang up without an answer.
 
         The client asks a query again once by itself, so that two lost answers are one error. It does not repeat an
-        `insert_arrow`, whose body it holds in a buffer of Arrow's; there one lost answer is one error.
+        an insert, whose body it holds in a buffer of Arrow's; there one lost answer is one error.
         """
         self._add({"kind": "lose", "count": count, "matching": matching})
 
