@@ -20,6 +20,7 @@ from aggregation.plan import (
     MEASURES,
     MICROS,
     STRETCHES,
+    VALUES,
     Plan,
     Scope,
     Statement,
@@ -32,7 +33,7 @@ from aggregation.plan import (
 )
 from aggregation.windows import HOUR_S, SECONDS, Instants, boundaries
 from schemas.meter import Aggregation
-from schemas.money import QUANTITY, average
+from schemas.money import QUANTITY
 from schemas.tables import EVENTS, LATEST, LATEST_ORDER
 from schemas.usage_query import InvalidQueryError, UsageQuery
 
@@ -52,16 +53,6 @@ _TOGETHER = {
     "uniques": pl.col("uniques").list.explode(keep_nulls=False, empty_as_null=False).unique(),
 }
 """How rows of a group make one."""
-_VALUE = {
-    Aggregation.COUNT: pl.col("count").cast(QUANTITY),
-    Aggregation.SUM: pl.col("sum"),
-    Aggregation.MIN: pl.col("min"),
-    Aggregation.MAX: pl.col("max"),
-    Aggregation.AVG: average(pl.col("sum"), pl.col("count")),
-    Aggregation.LATEST: _LATEST.field("value"),
-    Aggregation.UNIQUE_COUNT: pl.col("uniques").list.len().cast(QUANTITY),
-}
-"""The value of a group, from its measures."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +202,7 @@ def _finished(scope: Scope, rows: pl.DataFrame, windows: Instants) -> Answer:
     if counts and groups.is_empty() and not keys and not query.window_size:
         nothing = {"window_start": [0], "count": [0], "uniques": [[]]}
         groups = pl.DataFrame({name: nothing[name] for name in groups.columns}, schema=groups.schema)
-    valued = groups.with_columns(value=_VALUE[kind].cast(QUANTITY)).filter(pl.col("value").is_not_null())
+    valued = groups.with_columns(value=VALUES[kind].cast(QUANTITY)).filter(pl.col("value").is_not_null())
     starts = valued["window_start"].to_numpy()
     places = np.searchsorted(windows, starts) if query.window_size else np.zeros(len(starts), np.int64)
     valued = valued.with_columns(

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from aggregation.recount import Backfill
 from aggregation.windows import DAY_S, HOUR_S, Instants
 from schemas.meter import Aggregation, Meter
+from schemas.money import QUANTITY, average
 from schemas.usage_query import UsageQuery, WindowSize
 
 MICROS = 1_000_000
@@ -36,6 +38,16 @@ MEASURES = {
     Aggregation.UNIQUE_COUNT: ("uniques",),
 }
 """The columns of rollups that an aggregation's value is made of."""
+VALUES = {
+    Aggregation.COUNT: pl.col("count").cast(QUANTITY),
+    Aggregation.SUM: pl.col("sum"),
+    Aggregation.MIN: pl.col("min"),
+    Aggregation.MAX: pl.col("max"),
+    Aggregation.AVG: average(pl.col("sum"), pl.col("count")),
+    Aggregation.LATEST: pl.col("latest").list.first().struct.field("value"),
+    Aggregation.UNIQUE_COUNT: pl.col("uniques").list.len().cast(QUANTITY),
+}
+"""The value, made of these columns."""
 _ADDED_UP = {
     "count": "sum(count)",
     "sum": "sum(sum)",

@@ -15,9 +15,10 @@ from aggregation.batch import Batch, ConfigVersions, Cutter
 from aggregation.dedup import Buffer, DedupIndex
 from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
 from aggregation.metrics import BATCH_SECONDS, DEDUP_BYTES, DEDUP_KEYS, LINES, MISPLACED, REJECTED, STORE_RETRIES
+from aggregation.plan import VALUES
 from schemas.configuration import ConfigurationError, Fault
 from schemas.meter import Aggregation, Meter
-from schemas.money import QUANTITY, average
+from schemas.money import QUANTITY
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
 from stores.clickhouse import Client, insert, query, stream
 from stores.faults import reached
@@ -33,15 +34,6 @@ STORE_ORDER = (EVENTS, ROLLUPS, DUPLICATES, REJECTIONS, PROGRESS)
 replays the batch, with the same tokens."""
 
 logger = logging.getLogger(__name__)
-
-_MEASURE = {
-    Aggregation.COUNT: pl.col("count").cast(QUANTITY),
-    Aggregation.SUM: pl.col("sum"),
-    Aggregation.MIN: pl.col("min"),
-    Aggregation.MAX: pl.col("max"),
-    Aggregation.AVG: average(pl.col("sum"), pl.col("count")),
-    Aggregation.LATEST: pl.col("latest").list.first().struct.field("value"),
-}
 
 
 class Partition:
@@ -224,7 +216,11 @@ def usage_between(
     )
     meter = pl.col("meter")
     of = {kind: meter.is_in([m.slug for m in meters if m.aggregation is kind]) for kind in Aggregation}
-    quantity = pl.coalesce(pl.when(of[kind]).then(measure.cast(QUANTITY)) for kind, measure in _MEASURE.items())
+    quantity = pl.coalesce(
+        pl.when(of[kind]).then(measure.cast(QUANTITY))
+        for kind, measure in VALUES.items()
+        if kind is not Aggregation.UNIQUE_COUNT
+    )
     return rows.filter(meter.is_in([m.slug for m in meters])).select(
         "subject",
         "meter",

@@ -32,10 +32,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import RESULTS, made_by
-from benchmarks.stream.environment import CACHE
 from benchmarks.stream.payload import Payload
 from stores.postgres import embedded_server
 from tests.oracles.topic import read_topic
+from tests.servers.installed import python_with
 from tests.servers.kafka import LIBRARIES, Broker, free_port
 
 PEER = Path(__file__).with_name("gateway_peer")
@@ -183,7 +183,7 @@ def _other(broker: Broker) -> Iterator[System]:
     asyncio.run(_create_topic(broker.bootstrap_servers, topic))
     environment = {**os.environ, "PEER_KAFKA": broker.bootstrap_servers, "PEER_TOPIC": topic}
     serve = ["uvicorn", "app:app", "--port", str(port), "--no-access-log", "--log-level", "warning", "--loop", "uvloop"]
-    command = [str(_interpreter()), "-m", *serve, "--app-dir", str(PEER)]
+    command = [str(python_with("gateway-peer", PEER / "requirements.txt")), "-m", *serve, "--app-dir", str(PEER)]
     with _running(command, environment, port) as pid:
         yield System(OTHER, port, pid, topic)
 
@@ -215,19 +215,6 @@ async def _create_topic(servers: str, topic: str) -> None:
         await admin.create_topics([NewTopic(topic, PARTITIONS, 1, topic_configs=settings)])
     finally:
         await admin.close()
-
-
-def _interpreter() -> Path:
-    """The peer's Python, installed at first use; another place for other requirements."""
-    requirements = PEER / "requirements.txt"
-    folder = CACHE / f"gateway-peer-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
-    interpreter = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-r", str(requirements)], check=True)
-        (folder / "complete").touch()
-    return interpreter
 
 
 def _digest_of_topic(servers: str, topic: str) -> str:

@@ -1,7 +1,7 @@
 """How this process keeps its memory. To be imported before polars and numpy take any.
 
 Their allocators give large pieces back to the system as soon as they are free: each batch would take its memory anew,
-and the kernel would clear it each time. Measured: a fifth of a worker's CPU time.
+and the kernel would clear it each time. Measured: half a CPU microsecond of the seven that an event costs.
 """
 
 import ctypes
