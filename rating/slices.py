@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import polars as pl
 
+from schemas.charges import Charge, FlatCharge, GraduatedCharge, PackageCharge, Tier, VolumeCharge
 from schemas.money import AMOUNT, PRICE, QUANTITY
-from schemas.price_book import Charge, FlatCharge, GraduatedCharge, PackageCharge, Tier, VolumeCharge, ZeroUsageFlat
+from schemas.plan import ZeroUsageFlat
 
 ZERO = pl.lit(Decimal(0), QUANTITY)
 ONE = pl.lit(Decimal(1), QUANTITY)

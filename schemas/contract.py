@@ -9,11 +9,15 @@ from datetime import date
 from typing import Annotated, Any, Self
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from schemas.charges import Charge, Commitment, Discount
 from schemas.configuration import ConfigurationError, Fault, faults_of, parse_yaml
+from schemas.exact import Currency, Frozen, Name, Percent, PlainDate, Price, Quantity, SignedPrice, Words, some
 from schemas.identity import content_digest
-from schemas.price_book import Name, PlainDate, PriceBook, some
+from schemas.meter import Slug
+from schemas.plan import Cycle
+from schemas.price_book import PriceBook
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=512)]
 Subject = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=512)]
@@ -23,16 +27,74 @@ def _sorted_subjects(subjects: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(subjects))
 
 
-class Contract(BaseModel):
-    """A customer's contract. In force for every period that ends after `starts_on` has begun."""
+class Amendment(Frozen):
+    """A change of a contract from a day on. What it does not name stays as it was."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    on: PlainDate
+    plan: Name | None = None
+    price_version: int | None = None
+    charges: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    remove: tuple[Name, ...] = ()
+    add: tuple[Charge, ...] = ()
+    discounts: tuple[Discount, ...] | None = None
+    minimum_spend: Price | None = None
+    maximum_spend: Price | None = None
+    commitment: Commitment | None = None
+
+
+class ManualLine(Frozen):
+    """An amount that someone decided, on the period that holds a day. May be below zero."""
+
+    id: Name
+    description: Words
+    amount: SignedPrice
+    on: PlainDate
+    tax_code: Name | None = None
+
+
+class SlaCredit(Frozen):
+    """A percentage that is credited when a meter's value is below a bound."""
+
+    below: Quantity
+    percent: Percent
+
+
+class Sla(Frozen):
+    """A promised level of service: the lowest bound that the meter's value is below gives the percentage."""
+
+    id: Name
+    description: Words = ""
+    meter: Slug
+    credits: Annotated[tuple[SlaCredit, ...], BeforeValidator(some)]
+    charges: tuple[Name, ...] = ()
+
+
+class Contract(Frozen):
+    """A customer's contract: who pays for which subjects, on which plan, and what is agreed beside it."""
 
     customer: Text
     name: Text
     subjects: Annotated[tuple[Subject, ...], BeforeValidator(some), AfterValidator(_sorted_subjects)]
     plan: Name
+    book: Name | None = None
     starts_on: PlainDate
+    ends_on: PlainDate | None = None
+    currency: Currency | None = None
+    time_zone: str = "UTC"
+    cycle: Cycle | None = None
+    anchor_day: int | None = Field(default=None, ge=1, le=31, strict=True)
+    trial_days: int | None = Field(default=None, ge=0, le=3660, strict=True)
+    price_version: int | None = None
+    charges: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    remove: tuple[Name, ...] = ()
+    add: tuple[Charge, ...] = ()
+    discounts: tuple[Discount, ...] = ()
+    minimum_spend: Price | None = None
+    maximum_spend: Price | None = None
+    commitment: Commitment | None = None
+    amendments: tuple[Amendment, ...] = ()
+    lines: tuple[ManualLine, ...] = ()
+    sla: tuple[Sla, ...] = ()
 
     def in_force(self, period_end: date) -> bool:
         """Whether the contract holds for a period: if it starts before the first day after the period, `period_end`.
@@ -59,7 +121,7 @@ class Contracts(BaseModel):
 
     def canonical(self) -> str:
         """The contracts as canonical JSON: sorted by customer, subjects and keys sorted."""
-        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
+        return orjson.dumps(self.model_dump(mode="json", exclude_defaults=True), option=orjson.OPT_SORT_KEYS).decode()
 
     @classmethod
     def from_canonical(cls, canonical: str) -> Self:
