@@ -4,9 +4,10 @@
               ▲                    ▲
       segments┘       terms (one for each distinct charge of a plan)
 
-A **term** is a charge as it stands in one version of a book for one plan, with overrides: frames name it by its place in
-a list of charges. A **segment** is a stretch of a customer's billing period in which one term holds. A **part** is what
-is priced at once: a segment's usage of one group, one cell and one bucket. A **slice** is a quantity sold at one price.
+A **term** is a charge as it stands in one version of a book for one plan, with overrides: frames name it by its place
+in a list of charges. A **segment** is a stretch of a customer's billing period in which one term holds. A **part** is
+what is priced at once: a segment's usage of one group, one cell and one bucket. A **slice** is a quantity sold at one
+price.
 """
 
 import polars as pl
@@ -73,7 +74,7 @@ ROWS: Columns = {
 
 SLICES: Columns = {
     "part": pl.UInt32,  # the row of the parts frame
-    "label": pl.String,  # "", a matrix cell as "region=eu,size=l", "default", "fee", "event bounds", "trial", "included"
+    "label": pl.String,  # "", a matrix cell as "region=eu,size=l", "default", "fee", "event bounds", "trial"
     "up_to": QUANTITY,  # the tier's inclusive upper bound; null for a tier without end and for models without tiers
     "quantity": QUANTITY,
     "unit_price": PRICE,
