@@ -221,20 +221,20 @@ MODELS: dict[str, type[_Charge]] = {
 
 def _model_of(charge: Any) -> str | None:
     model = charge.get("model") if isinstance(charge, dict) else getattr(charge, "model", None)
-    return model if isinstance(model, str) else None
+    return f"<{model}>" if isinstance(model, str) else None
 
 
 Charge = Annotated[
-    Annotated[FlatCharge, Tag("flat")]
-    | Annotated[StandardCharge, Tag("standard")]
-    | Annotated[GraduatedCharge, Tag("graduated")]
-    | Annotated[VolumeCharge, Tag("volume")]
-    | Annotated[PackageCharge, Tag("package")]
-    | Annotated[PercentageCharge, Tag("percentage")]
-    | Annotated[GraduatedPercentageCharge, Tag("graduated_percentage")]
-    | Annotated[DynamicCharge, Tag("dynamic")]
-    | Annotated[CapacityCharge, Tag("capacity")]
-    | Annotated[MatrixCharge, Tag("matrix")],
+    Annotated[FlatCharge, Tag("<flat>")]
+    | Annotated[StandardCharge, Tag("<standard>")]
+    | Annotated[GraduatedCharge, Tag("<graduated>")]
+    | Annotated[VolumeCharge, Tag("<volume>")]
+    | Annotated[PackageCharge, Tag("<package>")]
+    | Annotated[PercentageCharge, Tag("<percentage>")]
+    | Annotated[GraduatedPercentageCharge, Tag("<graduated_percentage>")]
+    | Annotated[DynamicCharge, Tag("<dynamic>")]
+    | Annotated[CapacityCharge, Tag("<capacity>")]
+    | Annotated[MatrixCharge, Tag("<matrix>")],
     Discriminator(
         _model_of,
         custom_error_type="charge_model",

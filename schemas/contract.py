@@ -6,7 +6,9 @@ customer, and their digest does not depend on it.
 
 from collections.abc import Iterator, Mapping
 from datetime import date
+from functools import cached_property
 from typing import Annotated, Any, Self
+from zoneinfo import ZoneInfo
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
@@ -16,6 +18,7 @@ from schemas.configuration import ConfigurationError, Fault, faults_of, parse_ya
 from schemas.exact import Currency, Frozen, Name, Percent, PlainDate, Price, Quantity, SignedPrice, Words, some
 from schemas.identity import content_digest
 from schemas.meter import Slug
+from schemas.overrides import Layer, Override
 from schemas.plan import Cycle
 from schemas.price_book import PriceBook
 
@@ -33,13 +36,18 @@ class Amendment(Frozen):
     on: PlainDate
     plan: Name | None = None
     price_version: int | None = None
-    charges: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    charges: dict[Name, Override] = Field(default_factory=dict)
     remove: tuple[Name, ...] = ()
     add: tuple[Charge, ...] = ()
     discounts: tuple[Discount, ...] | None = None
     minimum_spend: Price | None = None
     maximum_spend: Price | None = None
     commitment: Commitment | None = None
+
+    @property
+    def layer(self) -> Layer:
+        """What it changes of the plan's charges."""
+        return Layer(self.charges, self.remove, self.add)
 
 
 class ManualLine(Frozen):
@@ -85,7 +93,7 @@ class Contract(Frozen):
     anchor_day: int | None = Field(default=None, ge=1, le=31, strict=True)
     trial_days: int | None = Field(default=None, ge=0, le=3660, strict=True)
     price_version: int | None = None
-    charges: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    charges: dict[Name, Override] = Field(default_factory=dict)
     remove: tuple[Name, ...] = ()
     add: tuple[Charge, ...] = ()
     discounts: tuple[Discount, ...] = ()
@@ -95,6 +103,16 @@ class Contract(Frozen):
     amendments: tuple[Amendment, ...] = ()
     lines: tuple[ManualLine, ...] = ()
     sla: tuple[Sla, ...] = ()
+
+    @property
+    def layer(self) -> Layer:
+        """What it changes of the plan's charges, amendments apart."""
+        return Layer(self.charges, self.remove, self.add)
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """Where its days are counted."""
+        return ZoneInfo(self.time_zone)
 
     def in_force(self, period_end: date) -> bool:
         """Whether the contract holds for a period: if it starts before the first day after the period, `period_end`.
@@ -119,6 +137,14 @@ class Contracts(BaseModel):
 
     contracts: Annotated[tuple[Contract, ...], AfterValidator(_sorted_contracts)]
 
+    def of(self, customer: str) -> Contract | None:
+        """The contract of a customer."""
+        return self._by_customer.get(customer)
+
+    @cached_property
+    def _by_customer(self) -> dict[str, Contract]:
+        return {contract.customer: contract for contract in self.contracts}
+
     def canonical(self) -> str:
         """The contracts as canonical JSON: sorted by customer, subjects and keys sorted."""
         return orjson.dumps(self.model_dump(mode="json", exclude_defaults=True), option=orjson.OPT_SORT_KEYS).decode()
@@ -128,7 +154,7 @@ class Contracts(BaseModel):
         """The contracts that `canonical` was made from. Raises ConfigurationError for what is none."""
         return cls.model_validate(_legal(orjson.loads(canonical), "canonical contracts"))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
         return content_digest(self.canonical().encode())

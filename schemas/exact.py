@@ -8,9 +8,19 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    Tag,
+)
 
 from schemas.event import number_text
 from schemas.money import MINOR_UNITS
@@ -68,8 +78,12 @@ def _known_currency(code: str) -> str:
     return code
 
 
-def _by_currency(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
+def _written_as(value: Any) -> str:
+    return "<by currency>" if isinstance(value, Mapping) else "<a number>"
+
+
+class _HoldsPrices:
+    """Marks the type of a field as prices."""
 
 
 _Exact = BeforeValidator(exact_decimal)
@@ -85,7 +99,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[_-][a-z0-9]+)*$"
 Words = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1024)]
 Dimension = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][0-9a-zA-Z_]*$", max_length=64)]
 Currency = Annotated[str, AfterValidator(_known_currency)]
-Prices = Price | Annotated[dict[Currency, Price], BeforeValidator(_by_currency)]
+Prices = Annotated[
+    Annotated[Price, Tag("<a number>")] | Annotated[dict[Currency, Price], Tag("<by currency>")],
+    Discriminator(_written_as),
+    _HoldsPrices(),
+]
 """A price: a number in the book's currency, or one for each currency. Always a Decimal in a book of one currency."""
 
 
@@ -93,3 +111,15 @@ class Frozen(BaseModel):
     """A part of a book or a contract: never changes, and knows all of its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def price_fields(cls) -> frozenset[str]:
+        """The names of the fields that are Prices."""
+        return frozenset(
+            name for name, field in cls.model_fields.items() if _has_prices(field.annotation, field.metadata)
+        )
+
+
+def _has_prices(annotation: Any, metadata: list[Any]) -> bool:
+    nested = (mark for choice in get_args(annotation) for mark in getattr(choice, "__metadata__", ()))
+    return any(isinstance(mark, _HoldsPrices) for mark in (*metadata, *nested))

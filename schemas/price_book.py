@@ -6,23 +6,22 @@ left out of the canonical JSON, so that a later optional key changes no digest o
 released, never changes.
 """
 
-import re
 from collections.abc import Collection, Iterator, Mapping
+from datetime import date
 from decimal import Decimal
+from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Self
 
 import orjson
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
-from schemas.charges import MODELS
 from schemas.configuration import ConfigurationError, Fault, faults_of, parse_yaml
+from schemas.currencies import currency_faults, in_one_currency
 from schemas.event import number_text
 from schemas.exact import Currency, Frozen, Name, PlainDate, exact_decimal, some
 from schemas.identity import content_digest
 from schemas.plan import Feature, Plan, Policies, PricingUnit, TaxRule
-
-_MODEL_STEP = re.compile(rf"(charges\[\d+\])\.(?:{'|'.join(MODELS)})(?=\.)")
 
 
 class PriceBook(Frozen):
@@ -42,6 +41,8 @@ class PriceBook(Frozen):
     plans: Annotated[tuple[Plan, ...], BeforeValidator(some)]
     policies: Policies = Policies()
 
+    _applied_digest: str | None = PrivateAttr(default=None)
+
     def canonical(self) -> str:
         """The book as canonical JSON: books that mean the same give the same text. Sorted keys; numbers are texts."""
         content = self.model_dump(mode="json", exclude_defaults=True)
@@ -52,10 +53,53 @@ class PriceBook(Frozen):
         """The book that `canonical` was made from. Raises ConfigurationError for what is no legal book."""
         return cls.model_validate(_legal(orjson.loads(canonical), "canonical price book", None))
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
-        return content_digest(self.canonical().encode())
+        """SHA-256 of the canonical JSON, as 64 hexadecimal digits; of a book `in_currency`, that of the whole book."""
+        return self._applied_digest or content_digest(self.canonical().encode())
+
+    def plan(self, name: str) -> Plan | None:
+        """The plan with this id."""
+        return self._plans.get(name)
+
+    @cached_property
+    def _plans(self) -> dict[str, Plan]:
+        return {plan.id: plan for plan in self.plans}
+
+    def holds_from(self, starts_on: date | None) -> date:
+        """The day from which the version holds for contracts that start then; None stands for long ago.
+
+        >>> flat = {"id": "rent", "model": "flat", "amount": 1}
+        >>> book = PriceBook(book="b", version=2, effective_at="2026-02-01", existing_customers_at="2026-04-01",
+        ...                  currency="USD", plans=({"id": "p", "charges": (flat,)},))
+        >>> str(book.holds_from(date(2026, 1, 31))), str(book.holds_from(date(2026, 2, 1)))
+        ('2026-04-01', '2026-02-01')
+        """
+        new = starts_on is not None and starts_on >= self.effective_at
+        return self.effective_at if new else self.existing_customers_at or self.effective_at
+
+    def in_currency(self, currency: str) -> "PriceBook":
+        """The book in one of its currencies: every price is one number, also those in a pricing unit.
+
+        Its digest stays that of the whole book, which is what was applied. Raises ConfigurationError where a price is
+        missing in that currency, or needs more digits than a price has.
+        """
+        content = self.model_dump(exclude_defaults=True)
+        if currency not in {self.currency, *self.currencies}:
+            allowed = f"allowed: {', '.join([self.currency, *self.currencies])}"
+            raise ConfigurationError([Fault(str(self), "currency", currency, allowed)])
+        found = currency_faults(content, [currency])
+        if faults := [Fault(str(self), key, _shown(value), allowed) for key, value, allowed in found]:
+            raise ConfigurationError(faults)
+        converted = in_one_currency(content, currency)
+        if converted == content:
+            return self
+        book = PriceBook.model_validate(converted)
+        book._applied_digest = self.digest  # noqa: SLF001  its own
+        return book
+
+    def __str__(self) -> str:
+        return f"{self.book} version {self.version}"
 
 
 def parse_price_book(text: str, file: str, meters: Collection[str]) -> PriceBook:
@@ -77,8 +121,7 @@ def _legal(parsed: Any, file: str, meters: Collection[str] | None) -> Any:
     try:
         PriceBook.model_validate(parsed)
     except ValidationError as error:
-        found = faults_of(error, file)
-        faults += [Fault(file, _MODEL_STEP.sub(r"\1", fault.key), fault.value, fault.allowed) for fault in found]
+        faults += faults_of(error, file)
     faults += [Fault(file, key, _shown(value), allowed) for key, value, allowed in _cross_faults(parsed, meters)]
     if faults:
         raise ConfigurationError(faults)
