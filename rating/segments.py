@@ -4,19 +4,14 @@ Decides what cuts a period, and which stretches share their tiers. Customers wit
 a million customers on one plan cost one.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-import polars as pl
-
-from rating.calendar import Days, midnight
-from rating.frames import SEGMENTS
+from rating.calendar import Days
 from rating.proration import fraction
 from rating.terms import Terms
-from schemas.charges import Charge, FlatCharge, MeteredCharge
+from schemas.charges import Charge, MeteredCharge
 from schemas.plan import TierScope
 
 _ADDITIVE = frozenset({"SUM", "COUNT"})
@@ -75,9 +70,7 @@ def segments_of(
             if at and (stretch.trial or joined[at - 1][1].trial or policies.tier_scope is TierScope.VERSION):
                 run += 1
             # 3. fractions
-            parts = fraction(
-                policies.proration, stretch.days, full, zone, stretch.terms.cycle.every, first=at == 0
-            )
+            parts = fraction(policies.proration, stretch.days, full, zone, stretch.terms.cycle.every, first=at == 0)
             segments.append(Segment(slot, charge, stretch.terms, stretch.days, *parts, run, stretch.trial))
     return segments
 

@@ -1,0 +1,140 @@
+"""Schedules: a customer's billing periods with their segments, from the terms that hold and when they change. Core.
+
+Customers whose contracts say the same share one schedule, so a million customers on one plan cost one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from rating.books import Books, local_midnight
+from rating.calendar import Days, full_period
+from rating.segments import Segment, Stretch, adds_up, segments_of
+from rating.terms import Terms, change_instants, default_terms, terms_as_of
+from schemas.charges import Charge
+from schemas.contract import Contract, Contracts
+
+_UTC = ZoneInfo("UTC")
+_LONGEST = timedelta(days=367)  # no billing period is longer
+
+
+class Period(NamedTuple):
+    """A billing period: as the cycle gives it, as the contract cuts it, and the segments of its charges."""
+
+    full: Days
+    days: Days
+    start_at: datetime
+    end_at: datetime
+    zone: ZoneInfo
+    terms: Terms  # at its end
+    segments: tuple[Segment, ...]
+
+
+class Scheduler:
+    """Makes the schedules of customers, each only once for all whose contracts say the same.
+
+    A schedule has the periods that end in (after, through], in their order; with `advance`, also the one that begins
+    then, of which only charges that are paid in advance have segments.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        contracts: Contracts,
+        *,
+        after: datetime,
+        through: datetime,
+        aggregations: Mapping[str, str],
+    ) -> None:
+        self._books, self._contracts = books, contracts
+        self._after, self._through = after, through
+        self._additive: Callable[[Charge], bool] = lambda charge: adds_up(charge, aggregations)
+        self._known: dict[object, tuple[Period, ...]] = {}
+
+    def of(self, contract: Contract | None) -> tuple[Period, ...]:
+        """The schedule of a contract, or of all subjects on the default plan. The same object for the same terms.
+
+        Raises LookupError when no price book holds for a part of a period, and what `terms_as_of` raises.
+        """
+        key = None if contract is None else _what_it_says(contract)
+        if key not in self._known:
+            self._known[key] = tuple(self._periods(contract))
+        return self._known[key]
+
+    def _periods(self, contract: Contract | None) -> Iterator[Period]:
+        zone = contract.zone if contract else _UTC
+        timeline = self._timeline(contract, zone)
+        day = max(self._after.astimezone(zone).date(), timeline[0].days.start) if timeline else None
+        while day is not None:
+            held = next((each for each in timeline if each.days.start <= day < each.days.end), None)
+            if held is None:  # before the contract, after it, or while no book has a default plan
+                day = min((each.days.start for each in timeline if each.days.start > day), default=None)
+                continue
+            full = full_period(held.terms.cycle, day, held.terms.anchor, held.terms.anchor_day)
+            stretches = [_within(each, full) for each in timeline if each.terms.cycle == held.terms.cycle]
+            stretches = _around(day, [each for each in stretches if each.days.start < each.days.end])
+            days = Days(stretches[0].days.start, stretches[-1].days.end)
+            end_at = local_midnight(days.end, zone)
+            if end_at > self._through:
+                return
+            if end_at > self._after:
+                segments = tuple(segments_of(full, stretches, zone, self._additive))
+                terms = stretches[-1].terms
+                yield Period(full, days, local_midnight(days.start, zone), end_at, zone, terms, segments)
+            day = days.end
+
+    def _timeline(self, contract: Contract | None, zone: ZoneInfo) -> list[Stretch]:
+        """What holds in each stretch around the periods in question, in order; none where nothing holds."""
+        first, last = self._after - _LONGEST, self._through + _LONGEST
+        if contract:
+            first = max(first, local_midnight(contract.starts_on, zone))
+            last = min(last, local_midnight(contract.ends_on, zone)) if contract.ends_on else last
+        bounds = [first, *change_instants(contract, self._books, first, last), last]
+        stretches = []
+        for start, end in pairwise(bounds):
+            if start >= end:
+                continue
+            terms = self._terms(contract, start)
+            if terms is not None:
+                days = Days(start.astimezone(zone).date(), end.astimezone(zone).date())
+                stretches.append(Stretch(days, terms, terms.trial))
+        return stretches
+
+    def _terms(self, contract: Contract | None, at: datetime) -> Terms | None:
+        if contract is None:
+            return default_terms(at, self._books)
+        return terms_as_of(contract.customer, at, self._books, self._contracts)
+
+
+def _within(stretch: Stretch, days: Days) -> Stretch:
+    return stretch._replace(days=Days(max(stretch.days.start, days.start), min(stretch.days.end, days.end)))
+
+
+def _around(day: date, stretches: list[Stretch]) -> list[Stretch]:
+    """Those of the stretches that reach the one with the day without a gap: a change of the cycle ends a period."""
+    runs: list[list[Stretch]] = []
+    for stretch in stretches:
+        if runs and runs[-1][-1].days.end == stretch.days.start:
+            runs[-1].append(stretch)
+        else:
+            runs.append([stretch])
+    return next(run for run in runs if run[0].days.start <= day < run[-1].days.end)
+
+
+def _what_it_says(contract: Contract) -> object:
+    """What a schedule is made of: equal for contracts that differ only in whose they are."""
+    own = contract.layer or contract.amendments or contract.discounts or contract.commitment
+    if (
+        own
+        or contract.minimum_spend is not None
+        or contract.maximum_spend is not None
+        or contract.lines
+        or contract.sla
+    ):
+        return contract.customer
+    return (
+        contract.plan, contract.book, contract.starts_on, contract.ends_on, contract.currency, contract.time_zone,
+        contract.cycle, contract.anchor_day, contract.trial_days, contract.price_version,
+    )  # fmt: skip
