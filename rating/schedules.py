@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 
 from rating.books import Books, local_midnight
 from rating.calendar import Days, full_period
+from rating.proration import fraction
 from rating.segments import Segment, Stretch, adds_up, segments_of
 from rating.terms import Terms, change_instants, default_terms, terms_as_of
-from schemas.charges import Charge
+from schemas.charges import Charge, FlatCharge
 from schemas.contract import Contract, Contracts
 
 _UTC = ZoneInfo("UTC")
@@ -31,12 +32,18 @@ class Period(NamedTuple):
     terms: Terms  # at its end
     segments: tuple[Segment, ...]
 
+    @property
+    def fraction(self) -> tuple[int, int]:
+        """What of a full period it is, by the policy at its end."""
+        policy = self.terms.book.policies.proration
+        return fraction(policy, self.days, self.full, self.zone, self.terms.cycle.every, first=True)
+
 
 class Scheduler:
     """Makes the schedules of customers, each only once for all whose contracts say the same.
 
-    A schedule has the periods that end in (after, through], in their order; with `advance`, also the one that begins
-    then, of which only charges that are paid in advance have segments.
+    A schedule has the periods whose end is on a day in (after, through], counted where the customer is, in their order.
+    With `advance`, it also has what is paid in advance of the period that has begun by `through` and not ended.
     """
 
     def __init__(
@@ -44,12 +51,13 @@ class Scheduler:
         books: Books,
         contracts: Contracts,
         *,
-        after: datetime,
-        through: datetime,
+        after: date,
+        through: date,
         aggregations: Mapping[str, str],
+        advance: bool = False,
     ) -> None:
         self._books, self._contracts = books, contracts
-        self._after, self._through = after, through
+        self._after, self._through, self._advance = after, through, advance
         self._additive: Callable[[Charge], bool] = lambda charge: adds_up(charge, aggregations)
         self._known: dict[object, tuple[Period, ...]] = {}
 
@@ -66,8 +74,8 @@ class Scheduler:
     def _periods(self, contract: Contract | None) -> Iterator[Period]:
         zone = contract.zone if contract else _UTC
         timeline = self._timeline(contract, zone)
-        day = max(self._after.astimezone(zone).date(), timeline[0].days.start) if timeline else None
-        while day is not None:
+        day: date | None = self._after
+        while day is not None and day <= self._through:
             held = next((each for each in timeline if each.days.start <= day < each.days.end), None)
             if held is None:  # before the contract, after it, or while no book has a default plan
                 day = min((each.days.start for each in timeline if each.days.start > day), default=None)
@@ -76,27 +84,25 @@ class Scheduler:
             stretches = [_within(each, full) for each in timeline if each.terms.cycle == held.terms.cycle]
             stretches = _around(day, [each for each in stretches if each.days.start < each.days.end])
             days = Days(stretches[0].days.start, stretches[-1].days.end)
-            end_at = local_midnight(days.end, zone)
-            if end_at > self._through:
-                return
-            if end_at > self._after:
-                segments = tuple(segments_of(full, stretches, zone, self._additive))
-                terms = stretches[-1].terms
-                yield Period(full, days, local_midnight(days.start, zone), end_at, zone, terms, segments)
+            segments = tuple(segments_of(full, stretches, zone, self._additive))
+            if days.end > self._through:
+                in_advance = self._advance and days.start > self._after
+                segments = tuple(each for each in segments if in_advance and _is_paid_in_advance(each.charge))
+            if segments and days.end > self._after:
+                start_at, end_at = local_midnight(days.start, zone), local_midnight(days.end, zone)
+                yield Period(full, days, start_at, end_at, zone, stretches[-1].terms, segments)
             day = days.end
 
     def _timeline(self, contract: Contract | None, zone: ZoneInfo) -> list[Stretch]:
         """What holds in each stretch around the periods in question, in order; none where nothing holds."""
-        first, last = self._after - _LONGEST, self._through + _LONGEST
+        first = local_midnight(self._after - _LONGEST, zone)
+        last = local_midnight(self._through + _LONGEST, zone)
         if contract:
             first = max(first, local_midnight(contract.starts_on, zone))
             last = min(last, local_midnight(contract.ends_on, zone)) if contract.ends_on else last
-        bounds = [first, *change_instants(contract, self._books, first, last), last]
         stretches = []
-        for start, end in pairwise(bounds):
-            if start >= end:
-                continue
-            terms = self._terms(contract, start)
+        for start, end in pairwise([first, *change_instants(contract, self._books, first, last), last]):
+            terms = self._terms(contract, start) if start < end else None
             if terms is not None:
                 days = Days(start.astimezone(zone).date(), end.astimezone(zone).date())
                 stretches.append(Stretch(days, terms, terms.trial))
@@ -106,6 +112,10 @@ class Scheduler:
         if contract is None:
             return default_terms(at, self._books)
         return terms_as_of(contract.customer, at, self._books, self._contracts)
+
+
+def _is_paid_in_advance(charge: Charge) -> bool:
+    return isinstance(charge, FlatCharge) and charge.pay == "advance"
 
 
 def _within(stretch: Stretch, days: Days) -> Stretch:

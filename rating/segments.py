@@ -44,9 +44,9 @@ def segments_of(
 ) -> list[Segment]:
     """The segments of one billing period, by slot and time. `full` is the period as the cycle gives it.
 
-    In this order: (1) the charges of all stretches, each once a plan, in the order in which they come up; (2) stretches that
-    follow each other are one, where the charge is the same in both, or where its quantity does not add up over time
-    (then the later terms hold for all of it); (3) fractions, by the policy at the period's end, because all fractions of
+    In this order: (1) the charges of all stretches, each once a plan, in the order in which they come up; (2) stretches
+    that follow each other are one, where the charge is the same in both, or where its quantity does not add up over
+    time (then the later terms hold for all of it); (3) fractions, by the policy at the period's end, because all of
     a period share a denominator; (4) runs: tiers go on through the segments of a charge, except a trial's.
 
         price version 2 from the 15th          1 Jan          15 Jan          1 Feb
