@@ -19,6 +19,7 @@ from schemas.contract import Contract, Contracts
 
 _UTC = ZoneInfo("UTC")
 _LONGEST = timedelta(days=367)  # no billing period is longer
+_Unpriced = list[tuple[Days, LookupError]]  # stretches of a contract without a price book, and what to say of them
 
 
 class Period(NamedTuple):
@@ -73,11 +74,12 @@ class Scheduler:
 
     def _periods(self, contract: Contract | None) -> Iterator[Period]:
         zone = contract.zone if contract else _UTC
-        timeline = self._timeline(contract, zone)
+        timeline, unpriced = self._timeline(contract, zone)
         day: date | None = self._after
         while day is not None and day <= self._through:
             held = next((each for each in timeline if each.days.start <= day < each.days.end), None)
             if held is None:  # before the contract, after it, or while no book has a default plan
+                _refuse(unpriced, Days(day, day + timedelta(days=1)))
                 day = min((each.days.start for each in timeline if each.days.start > day), default=None)
                 continue
             full = full_period(held.terms.cycle, day, held.terms.anchor, held.terms.anchor_day)
@@ -89,29 +91,41 @@ class Scheduler:
                 in_advance = self._advance and days.start > self._after
                 segments = tuple(each for each in segments if in_advance and _is_paid_in_advance(each.charge))
             if segments and days.end > self._after:
+                _refuse(unpriced, full)
                 start_at, end_at = local_midnight(days.start, zone), local_midnight(days.end, zone)
                 yield Period(full, days, start_at, end_at, zone, stretches[-1].terms, segments)
             day = days.end
 
-    def _timeline(self, contract: Contract | None, zone: ZoneInfo) -> list[Stretch]:
-        """What holds in each stretch around the periods in question, in order; none where nothing holds."""
+    def _timeline(self, contract: Contract | None, zone: ZoneInfo) -> tuple[list[Stretch], _Unpriced]:
+        """What holds in each stretch around the periods in question, in order; and where a contract lacks a book."""
         first = local_midnight(self._after - _LONGEST, zone)
         last = local_midnight(self._through + _LONGEST, zone)
         if contract:
             first = max(first, local_midnight(contract.starts_on, zone))
             last = min(last, local_midnight(contract.ends_on, zone)) if contract.ends_on else last
-        stretches = []
+        stretches: list[Stretch] = []
+        unpriced: _Unpriced = []
         for start, end in pairwise([first, *change_instants(contract, self._books, first, last), last]):
-            terms = self._terms(contract, start) if start < end else None
+            days = Days(start.astimezone(zone).date(), end.astimezone(zone).date())
+            try:
+                terms = self._terms(contract, start) if start < end else None
+            except LookupError as error:
+                unpriced.append((days, error))
+                continue
             if terms is not None:
-                days = Days(start.astimezone(zone).date(), end.astimezone(zone).date())
                 stretches.append(Stretch(days, terms, terms.trial))
-        return stretches
+        return stretches, unpriced
 
     def _terms(self, contract: Contract | None, at: datetime) -> Terms | None:
         if contract is None:
             return default_terms(at, self._books)
         return terms_as_of(contract.customer, at, self._books, self._contracts)
+
+
+def _refuse(unpriced: _Unpriced, days: Days) -> None:
+    for stretch, error in unpriced:
+        if stretch.start < days.end and days.start < stretch.end:
+            raise error
 
 
 def _is_paid_in_advance(charge: Charge) -> bool:

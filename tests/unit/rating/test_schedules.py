@@ -2,6 +2,8 @@
 
 from datetime import UTC, date, datetime
 
+import pytest
+
 from rating.books import Books
 from rating.calendar import Days
 from rating.schedules import Period, Scheduler
@@ -132,6 +134,15 @@ def test_the_default_plan_waits_for_a_book() -> None:
     books = [book(1, "2026-01-15", DESK, more=", default_plan: pro")]
     (january,) = schedule(books, Contracts(contracts=()), "2026-01-01", "2026-02-01")
     assert shown(january) == ["desk 01-15..02-01 v1 run 1"]
+
+
+def test_a_contract_needs_a_book_for_all_of_a_period() -> None:
+    """A book that comes in the middle of a billed period is an error; before it, nobody asks."""
+    books = [book(1, "2026-01-15", DESK)]
+    (february,) = schedule(books, contract(), "2026-02-01", "2026-03-01")
+    assert shown(february) == ["desk 02-01..03-01 v1 run 1"]
+    with pytest.raises(LookupError, match="no version of its price book is in force"):
+        schedule(books, contract(), "2026-01-01", "2026-02-01")
 
 
 def test_contracts_that_say_the_same_share_a_schedule() -> None:
