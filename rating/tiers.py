@@ -135,12 +135,13 @@ def packages(quantity: pl.Expr, size: pl.Expr, free_units: pl.Expr, *, down: boo
 
 def event_steps(rows: Sequence[PriceRow]) -> list[Step]:
     """What a percentage charge has beside its percentage: a fee an event, and what bounds an event's amount change."""
-    fees = pl.col("fees").fill_null(0).cast(QUANTITY)
-    fee = _step(
-        [Rung(None, row.fixed) for row in rows], AT, Sold(fees, NOTHING, pl.lit(value=False), pl.lit(value=False))
-    )
-    bounds = pl.col("bounded").fill_null(NO_AMOUNT)
-    return [fee._replace(label=pl.lit("fee")), Step(NOTHING, bounds, label=pl.lit("event bounds"))]
+    bounds = Step(NOTHING, pl.col("bounded").fill_null(NO_AMOUNT), label=pl.lit("event bounds"))
+    fixed, no = [row.fixed for row in rows], pl.lit(value=False)
+    if not any(fixed):
+        return [bounds]
+    fees = pl.when(of_row(fixed, PRICE) > FREE).then(pl.col("fees").cast(QUANTITY)).fill_null(NOTHING)
+    fee = _step([Rung(None, price) for price in fixed], AT, Sold(fees, NOTHING, no, no), label=pl.lit("fee"))
+    return [fee, bounds]
 
 
 def trial_step() -> Step:
