@@ -62,7 +62,7 @@ def customers_of(contracts: Iterable[Contract], others: pl.Series, scheduler: Sc
         return numbers[id(schedule)]
 
     contracted = [(each, number_of(scheduler.of(each))) for each in contracts]
-    schema = {"customer": pl.String, "name": pl.String, "schedule": pl.UInt32, "subject": pl.List(pl.String)}
+    schema: Columns = {"customer": pl.String, "name": pl.String, "schedule": pl.UInt32, "subject": pl.List(pl.String)}
     customers = pl.DataFrame(
         {
             "customer": [each.customer for each, _ in contracted],
@@ -107,7 +107,7 @@ def _frames(customers: pl.DataFrame, schedules: Sequence[tuple[Period, ...]]) ->
             run += len(period.segments) + 1
     places = customers.select("place", "schedule")
     of_schedule = _frame(segments, {"schedule": pl.UInt32, **{n: k for n, k in SEGMENTS.items() if n != "place"}})
-    runs = int(of_schedule["run"].max() or 0) + 1
+    runs = max((row[9] for row in segments), default=0) + 1
     joined = places.join(of_schedule, on="schedule", maintain_order="left_right")
     assert customers.height * runs < 2**32, "too many customers at once"
     of_period = _frame(periods, {"schedule": pl.UInt32, **{n: k for n, k in PERIODS.items() if n != "place"}})
@@ -122,5 +122,5 @@ def _frames(customers: pl.DataFrame, schedules: Sequence[tuple[Period, ...]]) ->
     )
 
 
-def _frame(rows: list[tuple[object, ...]], schema: Columns) -> pl.DataFrame:
+def _frame(rows: Sequence[tuple[object, ...]], schema: Columns) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
