@@ -206,15 +206,17 @@ def _plain_parts(segments: pl.DataFrame) -> pl.DataFrame:
 
 def _numbered(parts: pl.DataFrame, segments: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows (columns ROWS) and the parts (columns PARTS) of sorted parts: a row for each line and group."""
-    opens = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("line", "group"))
-    ends = opens.shift(-1, fill_value=True)
-    until = pl.col("billable").to_physical().cum_sum().filter(ends)
-    first = parts.lazy().filter(opens).select("segment", "group")
-    sums = parts.lazy().select(quantity=until - until.shift(1, fill_value=0))
-    owners, quantity = pl.collect_all([first, sums])
+    changed = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("line", "group"))
+    opens = parts.select(changed.alias("opens"))["opens"]
+    if opens.all():
+        owners, quantity, number = parts, parts["billable"], pl.int_range(parts.height, dtype=pl.UInt32, eager=True)
+    else:
+        owners, number = parts.filter(opens), (opens.cum_sum() - 1).cast(pl.UInt32)
+        until = parts["billable"].to_physical().cum_sum().filter(opens.shift(-1, fill_value=True))
+        sums = pl.select(until - until.shift(1, fill_value=0)).to_series()
+        refuse_overflow(sums, "the quantity of a charge")
+        quantity = sums.to_frame("quantity").select(quantity_of(pl.col("quantity"))).to_series()
     names = ("place", "slot", "period_start", "period_end")
-    rows = owners.select("group").with_columns(segments[name].gather(owners["segment"]) for name in names)
-    rows = rows.with_columns(quantity.select(quantity_of(pl.col("quantity"))))
-    refuse_overflow(quantity["quantity"], "the quantity of a charge")
-    numbered = parts.with_columns(row=(opens.cum_sum() - 1).cast(pl.UInt32))
-    return rows.select(*ROWS), numbered.select(*PARTS)
+    owned = [segments[name].gather(owners["segment"]) for name in names]
+    rows = pl.DataFrame([*owned, owners["group"], quantity.alias("quantity")])
+    return rows.select(*ROWS), parts.with_columns(number.alias("row")).select(*PARTS)

@@ -201,6 +201,37 @@ def test_two_charges_of_one_meter_each_have_its_usage() -> None:
     assert result.parts.select("row", "segment", "term").rows() == [(0, 0, 0), (1, 0, 0), (2, 1, 1), (3, 2, 2)]
 
 
+def test_the_short_and_the_long_way_meet() -> None:
+    """Of customers with two charges each, some are alone in their period, others are cut; all stand in their order."""
+    #   customer 0: whole, whole; 1: cut, whole; 2: whole, cut by a trial; 3: without usage
+    whole, early, late = {"start": 0, "end": HOURS}, {"start": 0, "end": 100}, {"start": 100, "end": HOURS}
+    shapes = [
+        (0, 0, whole, False), (0, 1, whole, False),
+        (1, 0, early, False), (1, 0, late, False), (1, 1, whole, False),
+        (2, 0, whole, False), (2, 1, early, True), (2, 1, late, False),
+        (3, 0, whole, False), (3, 1, whole, False),
+    ]  # fmt: skip
+    cuts = [
+        Cut(slot, place=place, slot=slot, run=2 * place + slot, trial=trial, **span)
+        for place, slot, span, trial in shapes
+    ]
+    charges = [standard(included=1), standard(id="n", meter="n", unit={"divide_by": 2})]
+    uses = [
+        Use(hour, 10 * (number + 1), f"s{number}", meter) for number in range(3) for meter in "mn" for hour in (1, 200)
+    ]
+    places = {f"s{number}": number for number in range(3)}
+    result = found(uses, cuts, charges, places=places)
+    assert result.rows.select("place", "slot", "quantity").rows() == [
+        (0, 0, 19), (0, 1, 10), (1, 0, 39), (1, 1, 20), (2, 0, 59), (2, 1, 30), (3, 0, 0), (3, 1, 0),
+    ]  # fmt: skip
+    assert result.parts.select("row", "segment", "before", "quantity", "opens").rows() == [
+        (0, 0, 0, 19, True), (1, 1, 0, 10, True),
+        (2, 2, 0, 19, True), (2, 3, 19, 20, False), (3, 4, 0, 20, True),
+        (4, 5, 0, 59, True), (5, 6, 0, 15, False), (5, 7, 0, 15, True),
+        (6, 8, 0, 0, True), (7, 9, 0, 0, True),
+    ]  # fmt: skip
+
+
 def test_periods_of_a_customer_stand_apart() -> None:
     """Two billing periods in one frame are two rows."""
     cuts = [Cut(end=100, period=(0, 100)), Cut(start=100, end=200, period=(100, 200), run=1)]
