@@ -125,7 +125,7 @@ def terms_as_of(customer: Customer, instant: datetime, books: Sequence[PriceBook
     currency = (contract and contract.currency) or book.currency
     plan = next(plan for plan in book.plans if plan.id == plan_id)
     layers = layers_until(contract, instant, customer.zone) if contract else []
-    charges = {charge.id: projected_charge(charge, book, currency) for charge in plan.charges}
+    charges = {charge.id: projected_charge(charge, book, book.currency, currency) for charge in plan.charges}
     for layer in layers:
         for charge_id, keys in layer.charges.items():
             if charge_id in charges:
@@ -133,7 +133,7 @@ def terms_as_of(customer: Customer, instant: datetime, books: Sequence[PriceBook
         for charge_id in layer.remove:
             charges.pop(charge_id, None)
         for charge in layer.add:
-            charges[charge.id] = projected_charge(charge, book, currency)
+            charges[charge.id] = projected_charge(charge, book, currency, currency)
     beside = projected(plan.model_dump(exclude={"charges"}), currency, book.currency, None)
     of_plan = level_of(Plan.model_validate({**beside, "charges": plan.charges}))
     return Terms(book, plan.id, plan.cycle, plan.trial_days, currency, charges, of_plan, last_level(layers))
@@ -159,10 +159,9 @@ def _number(price: Any) -> Decimal | None:
     return price
 
 
-def projected_charge(charge: Any, book: PriceBook, currency: str) -> Any:
-    """A charge with every price as one number in a currency."""
+def projected_charge(charge: Any, book: PriceBook, home: str, currency: str) -> Any:
+    """A charge with every price as one number in a currency; a price without one is in `home`."""
     rate = None
-    home = book.currency
     if charge.priced_in:
         unit = next(unit for unit in book.pricing_units if unit.id == charge.priced_in)
         if currency not in unit.rate:
