@@ -1,12 +1,18 @@
 """Laws that the oracle of rating keeps itself, over random books, contracts and usage."""
 
+from datetime import UTC, datetime
 from fractions import Fraction
 
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from schemas.charges import GraduatedCharge
 from schemas.money import MINOR_UNITS
+from schemas.price_book import PriceBook
 from tests.oracles.rating.kinds import Answer, Row
+from tests.oracles.rating.models import Part, slices_of
 from tests.oracles.rating.rate import rate_slowly
+from tests.strategies.charges import filled
 from tests.strategies.rating import RatingCase, rating_cases
 
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -66,3 +72,28 @@ def test_spend_stays_within_its_bounds(case: RatingCase) -> None:
         assert all(off > 0 for off in capped), row
         if row.kind in {"minimum_spend", "commitment"}:
             assert row.amount > 0, row
+
+
+@few
+@given(rating_cases())
+def test_a_stored_book_rates_the_same(case: RatingCase) -> None:
+    """Books that went through their canonical JSON are equal, and rate the same."""
+    stored = [PriceBook.from_canonical(book.canonical()) for book in case.books]
+    assert stored == case.books
+    assert rate_slowly(case.events, stored, case.contracts, **case.arguments) == answer_of(case)
+
+
+@few
+@given(st.data(), st.integers(0, 40), st.integers(0, 40))
+def test_graduated_is_monotone_and_may_be_sold_in_two_goes(data: st.DataObject, one: int, more: int) -> None:
+    """More usage never costs less, and two parts of a run cost what the whole does, flat amounts and caps included."""
+    shape = {"id": "c", "model": "graduated", "meter": "total"}
+    charge = GraduatedCharge.model_validate(data.draw(filled(shape, None, contested=False)))
+
+    def cost(before: int, after: int, total: int) -> Fraction:
+        part = Part(case_at, Fraction(before), Fraction(after), Fraction(total), opens=before == 0)
+        return sum((sold.amount for sold in slices_of(charge, part, "none")), Fraction(0))
+
+    case_at, whole = datetime(2024, 1, 1, tzinfo=UTC), one + more
+    assert cost(0, one, one) <= cost(0, whole, whole)
+    assert cost(0, one, whole) + cost(one, whole, whole) == cost(0, whole, whole)

@@ -50,6 +50,12 @@ instants = st.builds(
 )  # fmt: skip
 
 
+def days_of(after: datetime, through: datetime) -> list[date]:
+    """Days for changes of terms: mostly within the periods that end in (after, through]."""
+    middle = [after + timedelta(days=9), through - timedelta(days=10), through - timedelta(days=17)]
+    return [*[instant.date() for instant in middle] * 6, *DAYS]
+
+
 @dataclass
 class RatingCase:
     """All that `rate_slowly` takes."""
@@ -79,7 +85,9 @@ def cycles(draw: st.DrawFn) -> dict[str, str]:
 
 
 @st.composite
-def books(draw: st.DrawFn, all_shapes: Sequence[dict[str, Any]], contested: bool) -> list[PriceBook]:
+def books(
+    draw: st.DrawFn, all_shapes: Sequence[dict[str, Any]], days: Sequence[date], contested: bool
+) -> list[PriceBook]:
     """One to three versions of a book with the same plans of other prices, policies and cycle apart."""
     home = draw(st.sampled_from(["USD", "JPY", "KWD", "CLF"]))
     currencies = [home, *draw(st.sampled_from([[], ["EUR"]]))]
@@ -107,9 +115,9 @@ def books(draw: st.DrawFn, all_shapes: Sequence[dict[str, Any]], contested: bool
         ]  # fmt: skip
         dates = {"effective_at": "2000-01-01"}
         if version > 1:
-            dates = {"effective_at": draw(st.sampled_from(DAYS)).isoformat()}
+            dates = {"effective_at": draw(st.sampled_from(days)).isoformat()}
             if draw(st.booleans()):
-                dates["existing_customers_at"] = draw(st.sampled_from(DAYS)).isoformat()
+                dates["existing_customers_at"] = draw(st.sampled_from(days)).isoformat()
         versions.append(PriceBook.model_validate({**same, "version": version, **dates, "tax": tax, "plans": plans}))
     return versions
 
@@ -139,7 +147,11 @@ def changes(
 
 @st.composite
 def contracts(
-    draw: st.DrawFn, all_shapes: Sequence[dict[str, Any]], versions: Sequence[PriceBook], contested: bool
+    draw: st.DrawFn,
+    all_shapes: Sequence[dict[str, Any]],
+    versions: Sequence[PriceBook],
+    days: Sequence[date],
+    contested: bool,
 ) -> Contracts:
     """Contracts that share out some of the subjects: in other currencies and time zones, amended, on trial."""
     book = versions[0]
@@ -147,7 +159,7 @@ def contracts(
     found = []
     for customer in sorted({name for name in payer.values() if name}):
         starts_on = draw(st.sampled_from(STARTS))
-        later = sorted({day for day in draw(st.lists(st.sampled_from(DAYS), max_size=2)) if day > starts_on})
+        later = sorted({day for day in draw(st.lists(st.sampled_from(days), max_size=2)) if day > starts_on})
         contract: dict[str, Any] = {
             "customer": customer, "name": customer, "plan": draw(st.sampled_from([plan.id for plan in book.plans])),
             "subjects": [subject for subject in SUBJECTS if payer[subject] == customer], "starts_on": starts_on,
@@ -158,7 +170,7 @@ def contracts(
             **draw(changes(all_shapes, versions, contested, "e0")),
         }  # fmt: skip
         if draw(maybe):
-            contract["ends_on"] = draw(st.sampled_from([day for day in DAYS if day > starts_on]))
+            contract["ends_on"] = draw(st.sampled_from([day for day in days if day > starts_on]))
         contract["amendments"] = [
             {"on": day, **draw(changes(all_shapes, versions, contested, f"e{number}"))}
             for number, day in enumerate(later, start=1)
@@ -168,7 +180,7 @@ def contracts(
                 amendment["plan"] = draw(st.sampled_from([plan.id for plan in book.plans]))
         if draw(maybe):
             contract["lines"] = [{"id": "line", "description": "A line", "amount": draw(st.integers(-50, 50)),
-                                  "on": draw(st.sampled_from(DAYS))}]  # fmt: skip
+                                  "on": draw(st.sampled_from(days))}]  # fmt: skip
         if draw(maybe):
             contract["sla"] = [{"id": "uptime", "meter": "availability", "credits": [
                 {"below": "99.9", "percent": 10}, {"below": 5, "percent": "33.3"}]}]  # fmt: skip
@@ -199,9 +211,10 @@ def usage(draw: st.DrawFn, meters: Sequence[str], after: datetime, through: date
 def rating_cases(draw: st.DrawFn, contested: bool = False) -> RatingCase:
     """A book in versions, contracts on it, usage, and the bills that are asked for."""
     all_shapes = [draw(shapes(f"c{number}", contested)) for number in range(draw(st.integers(1, 4)))]
-    versions = draw(books(all_shapes, contested))
-    agreed = draw(contracts(all_shapes, versions, contested))
     after, through = (datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in draw(st.sampled_from(WINDOWS)))
+    days = days_of(after, through)
+    versions = draw(books(all_shapes, days, contested))
+    agreed = draw(contracts(all_shapes, versions, days, contested))
     events = draw(usage([shape["meter"] for shape in all_shapes if "meter" in shape], after, through))
     names = [contract.customer for contract in agreed.contracts]
     carried = {

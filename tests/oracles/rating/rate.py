@@ -49,7 +49,7 @@ def rate_slowly(
             spent = spend_credits(rows, purse.get(customer.name, 0), str(book.policies.prepaid_tax))
             purse[customer.name] = purse.get(customer.name, 0) - spent
             answer.taxes += taxes_of(rows, book)
-            answer.rows += [row for row in rows if row.says_something]
+            answer.rows += rows
         answer.unassigned += payer.without_cell
     answer.unassigned += nobodys(within(ordered, after, through), customers, books)
     answer.unassigned.sort(key=lambda one: (one.position, one.charge or ""))
@@ -120,6 +120,7 @@ class Payer:
         if ended and past:
             bill = Bill(self.customer, ended, past)
             rows = [*finish(bill, rows, self.events, self.aggregations), *self.manual_rows(bill)]
+        rows = [row for row in rows if row.says_something]
         return (rows, past[-1][3].book if past else coming[0][3].book) if rows else None
 
     def is_customer(self, period: Period) -> bool:

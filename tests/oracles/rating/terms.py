@@ -116,6 +116,11 @@ def plan_as_of(customer: Customer, instant: datetime, books: Sequence[PriceBook]
     return None if plan_id is None else (book, plan_id)
 
 
+def plan_of(book: PriceBook, plan_id: str) -> Plan:
+    """The plan of a book."""
+    return next(plan for plan in book.plans if plan.id == plan_id)
+
+
 def terms_as_of(customer: Customer, instant: datetime, books: Sequence[PriceBook]) -> Terms | None:
     """What holds at an instant; None where no version of the book has come into force, or it has no default plan."""
     found, contract = plan_as_of(customer, instant, books), customer.contract
@@ -123,7 +128,7 @@ def terms_as_of(customer: Customer, instant: datetime, books: Sequence[PriceBook
         return None
     book, plan_id = found
     currency = (contract and contract.currency) or book.currency
-    plan = next(plan for plan in book.plans if plan.id == plan_id)
+    plan = plan_of(book, plan_id)
     layers = layers_until(contract, instant, customer.zone) if contract else []
     charges = {charge.id: projected_charge(charge, book, book.currency, currency) for charge in plan.charges}
     for layer in layers:
@@ -219,8 +224,8 @@ def periods_of(customer: Customer, books: Sequence[PriceBook], first: datetime, 
     contract, zone = customer.contract, customer.zone
     at = customer.start or first
     while customer.end is None or at < customer.end:
-        terms = terms_as_of(customer, at, books)
-        cycle = (contract and contract.cycle) or (terms.cycle if terms else Cycle())
+        holds = plan_as_of(customer, at, books)
+        cycle = (contract and contract.cycle) or (plan_of(*holds).cycle if holds else Cycle())
         dates = full_period(
             local_day(at, zone),
             cycle,
