@@ -194,7 +194,7 @@ def usage(draw: st.DrawFn, meters: Sequence[str], after: datetime, through: date
     hours = (through - after) // timedelta(hours=1)
     billed = st.integers(-60 * 24, hours).map(lambda hour: after + timedelta(hours=hour))
     near = st.integers(-20 * 24, hours).map(lambda hour: after + timedelta(hours=hour))
-    meter = st.sampled_from([*meters * 6, *AGGREGATIONS])
+    meter = st.sampled_from([*meters * 6, *AGGREGATIONS, *["availability"] * 3])
     fewest = draw(st.sampled_from([8, 4, 0]))
     keys = draw(st.lists(st.tuples(st.sampled_from(SUBJECTS), meter), min_size=fewest, max_size=20))
     words, found = st.sampled_from(["u1", "u2", "u3", "ü"]), []
