@@ -84,7 +84,7 @@ def customers_of(contracts: Iterable[Contract], others: pl.Series, scheduler: Sc
 
 
 def _frames(customers: pl.DataFrame, schedules: Sequence[tuple[Period, ...]]) -> Customers:
-    charges: dict[tuple[int, int], int] = {}
+    charges: dict[tuple[int, int, int], int] = {}
     held: list[tuple[Term, Terms]] = []
     terms: dict[int, tuple[int, Terms]] = {}
     segments, periods = [], []
@@ -95,10 +95,10 @@ def _frames(customers: pl.DataFrame, schedules: Sequence[tuple[Period, ...]]) ->
             whole = period.fraction
             periods.append((number, period.start_at, period.end_at, at_end, *whole))
             for each in period.segments:
-                key = (id(each.charge), id(each.terms.book))
+                key = (id(each.charge), id(each.terms.book), id(period.terms.book))
                 if key not in charges:
                     charges[key] = len(held)
-                    held.append((Term(each.charge, each.terms.book.policies), each.terms))
+                    held.append((Term(each.charge, period.terms.book.policies), each.terms))
                 from_at, to_at = (local_midnight(day, period.zone) for day in each.days)
                 segments.append((
                     number, each.slot, charges[key], period.start_at, period.end_at, from_at, to_at,

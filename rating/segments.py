@@ -44,33 +44,33 @@ def segments_of(
 ) -> list[Segment]:
     """The segments of one billing period, by slot and time. `full` is the period as the cycle gives it.
 
-    In this order: (1) the charges of all stretches, each once a plan, in the order in which they come up; (2) stretches
-    that follow each other are one, where the charge is the same in both, or where its quantity does not add up over
-    time (then the later terms hold for all of it); (3) fractions, by the policy at the period's end, because all of
-    a period share a denominator; (4) runs: tiers go on through the segments of a charge, except a trial's.
+    In this order: (1) the charges of all stretches, in the order in which they come up; (2) stretches of a plan that
+    follow each other are one, where the charge is the same in both, or where its quantity does not add up over time
+    (then the later terms hold for all of it); (3) fractions, by the policy at the period's end, because all of a period
+    share a denominator; (4) runs: tiers go on through the segments of a charge, except after another plan or a trial.
 
         price version 2 from the 15th          1 Jan          15 Jan          1 Feb
         desk, the same in both versions          [---------- segment -----------)
         calls, dearer in version 2               [-- segment --)[-- segment -----)   one run
     """
     # 1. charges
-    charges: dict[tuple[str, str], list[tuple[Charge, Stretch]]] = {}
+    charges: dict[str, list[tuple[Charge, Stretch]]] = {}
     for stretch in stretches:
         for charge in stretch.terms.plan.charges:
-            charges.setdefault((stretch.terms.plan.id, charge.id), []).append((charge, stretch))
+            charges.setdefault(charge.id, []).append((charge, stretch))
     policies = stretches[-1].terms.book.policies
     segments: list[Segment] = []
     run = 0
     for slot, held in enumerate(charges.values()):
         # 2. join
         joined = _joined(held, additive)
-        # 4. runs
-        run += 1
         for at, (charge, stretch) in enumerate(joined):
-            if at and (stretch.trial or joined[at - 1][1].trial or policies.tier_scope is TierScope.VERSION):
-                run += 1
             # 3. fractions
-            parts = fraction(policies.proration, stretch.days, full, zone, stretch.terms.cycle.every, first=at == 0)
+            first = at == 0
+            parts = fraction(policies.proration, stretch.days, full, zone, stretch.terms.cycle.every, first=first)
+            # 4. runs
+            if first or policies.tier_scope is TierScope.VERSION or not _run_on(joined[at - 1][1], stretch):
+                run += 1
             segments.append(Segment(slot, charge, stretch.terms, stretch.days, *parts, run, stretch.trial))
     return segments
 
@@ -81,6 +81,8 @@ def adds_up(charge: Charge, aggregations: Mapping[str, str]) -> bool:
         return True
     if charge.buckets is not None:
         return charge.buckets.take not in _NOT_ADDITIVE
+    if charge.recurring:
+        return False
     return aggregations.get(charge.meter, "SUM") in _ADDITIVE
 
 
@@ -89,7 +91,7 @@ def _joined(held: Sequence[tuple[Charge, Stretch]], additive: Callable[[Charge],
     for charge, stretch in held:
         if joined:
             before, earlier = joined[-1]
-            follows = earlier.days.end == stretch.days.start and earlier.trial == stretch.trial
+            follows = _run_on(earlier, stretch)
             same = before == charge and earlier.terms.book.policies == stretch.terms.book.policies
             if follows and (same or not additive(charge)):
                 kept = earlier.terms if same else stretch.terms
@@ -97,3 +99,8 @@ def _joined(held: Sequence[tuple[Charge, Stretch]], additive: Callable[[Charge],
                 continue
         joined.append((charge, stretch))
     return joined
+
+
+def _run_on(before: Stretch, after: Stretch) -> bool:
+    same = before.terms.plan.id == after.terms.plan.id and before.trial == after.trial
+    return same and before.days.end == after.days.start
