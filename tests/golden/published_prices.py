@@ -6,7 +6,7 @@ an engine publishes the rule, and that the numbers are worked out by hand from i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Literal
 
 from schemas.configuration import parse_yaml
@@ -57,10 +57,10 @@ class Published:
         return Contracts.model_validate({"contracts": [{**agreed, **given}]})
 
     @property
-    def bounds(self) -> tuple[datetime, datetime]:
-        """The bills of instants in (start, end] are meant."""
-        start, end = (datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC) for day in self.period)
-        return start, end
+    def bounds(self) -> tuple[date, date]:
+        """The days that the billed periods end after, and on at the latest."""
+        start, end = self.period
+        return date.fromisoformat(start), date.fromisoformat(end)
 
 
 def used(meter: str, *values: object, at: str = "2024-01-15T12:00:00Z", **dimensions: str) -> tuple[Used, ...]:

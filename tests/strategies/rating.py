@@ -63,8 +63,8 @@ class RatingCase:
     events: list[Event]
     books: list[PriceBook]
     contracts: Contracts
-    after: datetime
-    through: datetime
+    after: date
+    through: date
     carried: dict[tuple[str, str, tuple[str, ...]], Fraction] = field(default_factory=dict)
     credits: dict[str, int] = field(default_factory=dict)
 
@@ -211,7 +211,8 @@ def usage(draw: st.DrawFn, meters: Sequence[str], after: datetime, through: date
 def rating_cases(draw: st.DrawFn, contested: bool = False) -> RatingCase:
     """A book in versions, contracts on it, usage, and the bills that are asked for."""
     all_shapes = [draw(shapes(f"c{number}", contested)) for number in range(draw(st.integers(1, 4)))]
-    after, through = (datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in draw(st.sampled_from(WINDOWS)))
+    first, last = draw(st.sampled_from(WINDOWS))
+    after, through = (datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in (first, last))
     days = days_of(after, through)
     versions = draw(books(all_shapes, days, contested))
     agreed = draw(contracts(all_shapes, versions, days, contested))
@@ -224,4 +225,4 @@ def rating_cases(draw: st.DrawFn, contested: bool = False) -> RatingCase:
         if shape.get("recurring") and not shape.get("group_by")
     }
     credits_ = {name: draw(st.sampled_from([0, 7, 1000, 10**9])) for name in names}
-    return RatingCase(events, versions, agreed, after, through, carried, credits_)
+    return RatingCase(events, versions, agreed, first, last, carried, credits_)

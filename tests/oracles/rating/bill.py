@@ -9,7 +9,7 @@ from typing import Any
 from schemas.charges import Commitment
 from schemas.contract import Sla
 from schemas.money import MINOR_UNITS
-from tests.oracles.rating.kinds import ZERO, Event, Row, in_proportion, to_minor
+from tests.oracles.rating.kinds import Event, Row, exact, in_proportion, to_minor
 from tests.oracles.rating.periods import Period, fraction
 from tests.oracles.rating.quantities import aggregated, within
 from tests.oracles.rating.terms import Customer, Level, Terms
@@ -44,27 +44,17 @@ class Bill:
         )  # fmt: skip
 
     def prorated(self, level_of: Callable[[Terms], Level], key: str) -> int | None:
-        """An amount of plan or contract by the period, in minor units: each stretch's by its fraction, divided once."""
-        policy, found = self.terms.book.policies.proration, None
-        for start, end, trial, terms in self._merged(level_of, key):
-            price = getattr(level_of(terms), key)
-            if price is None:
-                continue
-            share = fraction(policy, start, end, self.period, self.customer.zone, self.stretches[0][0])
-            amount = Fraction(price.amount if isinstance(price, Commitment) else price)
-            found = (found or ZERO) + (ZERO if trial else amount * share)
-        return None if found is None else self.minor(found)
-
-    def _merged(self, level_of: Callable[[Terms], Level], key: str) -> list[tuple[datetime, datetime, bool, Terms]]:
-        merged: list[tuple[datetime, datetime, bool, Terms]] = []
-        for start, end, trial, terms in self.stretches:
-            last = merged[-1] if merged else None
-            same = last is not None and getattr(level_of(last[3]), key) == getattr(level_of(terms), key)
-            if last and same and last[1] == start and last[2] == trial:
-                merged[-1] = (last[0], end, trial, terms)
-            else:
-                merged.append((start, end, trial, terms))
-        return merged
+        """An amount of plan or contract by the period, in minor units: the last one, by the share that is no trial."""
+        price = getattr(level_of(self.terms), key)
+        if price is None:
+            return None
+        paid = [(start, end) for start, end, trial, _ in self.stretches if not trial]
+        if not paid:
+            return 0
+        policy, zone = self.terms.book.policies.proration, self.customer.zone
+        share = fraction(policy, paid[0][0], paid[-1][1], self.period, zone, paid[0][0])
+        amount = Fraction(price.amount if isinstance(price, Commitment) else price)
+        return self.minor(exact(amount * share))
 
 
 def finish(bill: Bill, rows: list[Row], events: Sequence[Event], aggregations: Mapping[str, str]) -> list[Row]:

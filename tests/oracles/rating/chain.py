@@ -43,7 +43,8 @@ class Case:
 
     def share(self, segment: Segment) -> Fraction:
         """A segment's fraction of the full period."""
-        policy, start = self.last.terms.book.policies.proration, self.segments[0].start
+        policy = self.last.terms.book.policies.proration
+        start = min((one.start for one in self.segments if not one.trial), default=self.segments[0].start)
         return fraction(policy, segment.start, segment.end, self.period, self.customer.zone, start)
 
     def row(self, kind: str, **values: Any) -> Row:
@@ -198,7 +199,10 @@ def _price_stretch(
 
 
 def _price_events(case: Case, stretch: list[Segment], group: tuple[str, ...], row: Row) -> None:
-    owns = [_own(segment, case.events, group, 0) for segment in stretch]
+    if not looks_at_events(stretch[-1].charge):
+        _price_stretch(case, stretch, group, row, None)
+        return
+    owns = [[event for event in _own(segment, case.events, group, 0) if event.number > 0] for segment in stretch]
     whole = [event for own in owns for event in own]
     for at, segment in enumerate(stretch):
         before = [event for own in owns[:at] for event in own]
@@ -206,6 +210,12 @@ def _price_events(case: Case, stretch: list[Segment], group: tuple[str, ...], ro
         part = Part(segment.start, ZERO, quantity, quantity, at == 0)
         row.slices += percentage_slices(segment.charge, part, before, owns[at], whole)
         row.quantity += quantity
+
+
+def looks_at_events(charge: PercentageCharge) -> bool:
+    """Whether single events matter to a percentage."""
+    limits = (charge.free_events, charge.free_amount, charge.event_minimum, charge.event_maximum)
+    return charge.fixed != 0 or any(limit is not None for limit in limits)
 
 
 def _chained(case: Case, row: Row) -> list[Row]:
@@ -244,16 +254,12 @@ def _chained(case: Case, row: Row) -> list[Row]:
 
 
 def prorated(case: Case, key: str) -> Fraction | None:
-    """An amount that a charge owes by the period: each segment's by its fraction, divided once; nothing of a trial."""
-    named = [segment for segment in case.segments if getattr(segment.charge, key) is not None]
-    if not named:
+    """An amount that a charge owes by the period: its last one, by the share that the charge was in force, trials apart."""
+    amount = getattr(case.last.charge, key)
+    if amount is None:
         return None
-    return exact(
-        sum(
-            (_amount(getattr(segment.charge, key)) * case.share(segment) for segment in named if not segment.trial),
-            ZERO,
-        )
-    )
+    shares = [case.share(segment) for segment in case.segments if not segment.trial]
+    return exact(_amount(amount) * sum(shares, ZERO))
 
 
 def _amount(price: Any) -> Fraction:

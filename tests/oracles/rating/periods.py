@@ -88,7 +88,7 @@ def fraction(  # noqa: PLR0911  one way out a policy
     assert policy == "fixed_30"
     if period.every is Every.WEEK:
         return Fraction(days, 7)
-    return Fraction(_thirties(last) - _thirties(first), 30 * MONTHS[period.every])
+    return Fraction(_thirties(last) - _thirties(first), _thirties(closing) - _thirties(opening))
 
 
 def _thirties(day: date) -> int:

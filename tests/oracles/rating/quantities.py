@@ -31,7 +31,9 @@ class Segment:
 
 def is_additive(charge: Any, aggregation: str) -> bool:
     """Whether the quantities of two stretches add up to that of both."""
-    return aggregation in {"SUM", "COUNT"} and not (charge.buckets and charge.buckets.take in NOT_CUT)
+    if charge.buckets:
+        return charge.buckets.take not in NOT_CUT
+    return aggregation in {"SUM", "COUNT"} and not charge.recurring
 
 
 def segments_of(

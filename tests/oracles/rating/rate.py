@@ -5,7 +5,7 @@ Written from docs/pricing.md alone. Imports nothing of `rating/`.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from fractions import Fraction
 
 from schemas.charges import FlatCharge
@@ -14,7 +14,7 @@ from schemas.price_book import PriceBook
 from tests.oracles.rating.bill import Bill, finish, spend_credits
 from tests.oracles.rating.chain import Case, charge_rows
 from tests.oracles.rating.kinds import Answer, Event, Row, Unassigned
-from tests.oracles.rating.periods import Period, day_start
+from tests.oracles.rating.periods import Period, day_start, local_day
 from tests.oracles.rating.quantities import Segment, cell_of, passes, segments_of, within
 from tests.oracles.rating.tax import taxes_of
 from tests.oracles.rating.terms import Customer, Terms, periods_of, plan_as_of, stretches
@@ -27,13 +27,13 @@ def rate_slowly(
     books: Sequence[PriceBook],
     contracts: Contracts,
     *,
-    after: datetime,
-    through: datetime,
+    after: date,
+    through: date,
     aggregations: Mapping[str, str],
     carried: Carried | None = None,
     credits: Mapping[str, int] | None = None,  # noqa: A002  the word of docs/pricing.md
 ) -> Answer:
-    """The bills of the instants in (after, through]: of periods that end there, and in advance of those that begin there.
+    """The bills of the periods whose end is on a day in (after, through], counted where the customer is.
 
     `carried` is what recurring charges held before all events, by customer, charge and group; `credits` are prepaid
     credits in minor units by customer, spent from the first bill on.
@@ -51,7 +51,8 @@ def rate_slowly(
             answer.taxes += taxes_of(rows, book)
             answer.rows += rows
         answer.unassigned += payer.without_cell
-    answer.unassigned += nobodys(within(ordered, after, through), customers, books)
+    bounds = [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (after, through)]
+    answer.unassigned += nobodys(within(ordered, *bounds), customers, books)
     answer.unassigned.sort(key=lambda one: (one.position, one.charge or ""))
     return answer
 
@@ -89,55 +90,36 @@ class Payer:
     carried: Carried
     without_cell: list[Unassigned] = field(default_factory=list)
 
-    def bills(self, after: datetime, through: datetime) -> Iterator[tuple[list[Row], PriceBook]]:
+    def bills(self, after: date, through: date) -> Iterator[tuple[list[Row], PriceBook]]:
         """The rows of each bill, with the book that holds for it, in the order of time."""
         if not self.customer.contract and not self.events:
             return
-        first = min([after, *(event.at for event in self.events)])
-        ended: Period | None = None
-        for period in [*periods_of(self.customer, self.books, first, through), None]:
-            at = ended.end if ended else period.start if period else through
-            if after < at <= through:
-                begins = period if period and period.start == at else None
-                if bill := self.bill(at, ended, begins):
-                    yield bill
-            ended = period
+        zone = self.customer.zone
+        first = min([day_start(after, zone), *(event.at for event in self.events)])
+        for period in periods_of(self.customer, self.books, first, day_start(through, zone)):
+            if after < local_day(period.end, zone) <= through and (bill := self.bill(period)):
+                yield bill
 
-    def bill(self, at: datetime, ended: Period | None, begins: Period | None) -> tuple[list[Row], PriceBook] | None:
-        """One bill: of the period that ended there, and in advance of the one that begins."""
-        past = stretches(self.customer, self.books, ended) if ended else []
-        coming = stretches(self.customer, self.books, begins) if begins else []
-        rows: list[Row] = []
-        if ended and self.is_customer(ended):
-            rows += self.rows_of(ended, past, advance=False)
-        else:
-            past = []
-        if begins and self.customer.contract:
-            advance = self.rows_of(begins, coming, advance=True)
-            for row in advance:
-                row.billed_at = at
-            rows += advance
-        if ended and past:
-            bill = Bill(self.customer, ended, past)
-            rows = [*finish(bill, rows, self.events, self.aggregations), *self.manual_rows(bill)]
-        rows = [row for row in rows if row.says_something]
-        return (rows, past[-1][3].book if past else coming[0][3].book) if rows else None
+    def bill(self, period: Period) -> tuple[list[Row], PriceBook] | None:
+        """The rows of a period, also of what was paid in advance."""
+        pieces = stretches(self.customer, self.books, period)
+        if not pieces or not self.is_customer(period):
+            return None
+        bill = Bill(self.customer, period, pieces)
+        rows = finish(bill, self.rows_of(period, pieces), self.events, self.aggregations)
+        rows = [row for row in [*rows, *self.manual_rows(bill)] if row.says_something]
+        return (rows, bill.terms.book) if rows else None
 
     def is_customer(self, period: Period) -> bool:
         """A contract is billed in every period; a subject on the default plan in those in which it used something."""
         return self.customer.contract is not None or bool(within(self.events, period.start, period.end))
 
-    def rows_of(
-        self, period: Period, pieces: Sequence[tuple[datetime, datetime, bool, Terms]], *, advance: bool
-    ) -> list[Row]:
-        """The rows of the charges that are paid in advance, or of the others: those of the first terms, then later ones."""
+    def rows_of(self, period: Period, pieces: Sequence[tuple[datetime, datetime, bool, Terms]]) -> list[Row]:
+        """The rows of the charges: those of the first terms, then later ones."""
         rows = []
         for charge_id in {charge_id: None for *_, terms in pieces for charge_id in terms.charges}:
             segments = segments_of(charge_id, pieces, self.aggregations)
             charge = segments[-1].charge
-            early = isinstance(charge, FlatCharge) and charge.pay == "advance" and self.customer.contract is not None
-            if early is not advance:
-                continue
             aggregation = "" if isinstance(charge, FlatCharge) else self.aggregations[charge.meter]
             levels = {
                 group: level

@@ -1,7 +1,7 @@
 """The oracle of rating where no engine publishes a number: terms, time, segments and bills, worked out by hand."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from fractions import Fraction
 
 import pytest
@@ -40,7 +40,7 @@ def bill(
     period: tuple[str, str] = ("2024-01-01", "2024-02-01"),
     prepaid: Mapping[str, int] | None = None,
 ) -> Answer:
-    after, through = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in period)
+    after, through = (date.fromisoformat(day) for day in period)
     return rate_slowly(events, books, agreed, after=after, through=through, aggregations=AGGREGATIONS, credits=prepaid)
 
 
