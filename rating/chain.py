@@ -52,7 +52,7 @@ LINES: Columns = {
     "net_minor": pl.Int64,  # amount + shared + credit
     "tax_base_minor": pl.Int64,
 }
-"""Columns of the lines of the chain, sorted by bill: charges, each before what it adds; of the plan; of the contract."""
+"""Columns of the lines of the chain, sorted by bill: charges, each before what it adds; then plan's; contract's."""
 
 
 class Chained(NamedTuple):
