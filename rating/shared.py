@@ -56,13 +56,13 @@ def shared(
     # maximum
     maximum = at([level.maximum_spend for level in levels], "at", AMOUNT)
     maximum = minor_of(pl.when("maximum_prorated").then(in_force(maximum)).otherwise(maximum), kinds)
-    over = (LEFT.sum().over("bill") - maximum).clip(lower_bound=0).fill_null(0)
+    over = (_sum(LEFT).over("bill") - maximum).clip(lower_bound=0).fill_null(0)
     wanted = _taken(wanted.with_columns(wanted=over, eligible=pl.lit(value=True)))
     step = pl.lit("maximum_spend")
     applied.append(_told(wanted, name, step, step, kinds))
     lines = lines.with_columns(left=lines["left"].scatter(wanted["line"], wanted["left"]))
     # minimum and commitment
-    sums = wanted.group_by("bill").agg(pl.sum("left"))
+    sums = wanted.group_by("bill").agg(_sum(LEFT))
     own = own.join(sums, on="bill", how="left", maintain_order="left").with_columns(LEFT.fill_null(0))
     added = _added(own, levels, kinds)
     for order, (kind, minor) in enumerate(added, 1):
@@ -85,10 +85,15 @@ def credited(lines: pl.DataFrame, bills: pl.DataFrame) -> pl.Series:
 def _taken(lines: pl.DataFrame) -> pl.DataFrame:
     """Columns off, and left without it: what is `wanted` of each bill, at most what is left of its eligible lines."""
     weight = pl.when(pl.col("eligible") & (LEFT > 0)).then(LEFT).otherwise(0)
-    there = pl.when("eligible").then(LEFT).otherwise(0).sum().over("bill").clip(lower_bound=0)
+    there = _sum(pl.when("eligible").then(LEFT).otherwise(0)).over("bill").clip(lower_bound=0)
     lines = lines.with_columns(weight=weight, wanted=pl.min_horizontal("wanted", there))
     lines = lines.with_columns(off=allocated(pl.col("wanted"), pl.col("weight"), "bill"))
     return lines.with_columns(left=LEFT - pl.col("off"))
+
+
+def _sum(minor: pl.Expr) -> pl.Expr:
+    """A sum of minor units that raises where it does not fit 64 bits: polars adds without a look at overflow."""
+    return minor.cast(pl.Int128).sum().cast(pl.Int64)
 
 
 def _eligible(lines: pl.DataFrame, case: Sequence[Discount | None], terms: Sequence[Term]) -> pl.Series:

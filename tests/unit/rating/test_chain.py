@@ -214,6 +214,8 @@ def test_what_does_not_fit_is_an_error() -> None:
         chained(["99999999999999999"])
     with pytest.raises(pl.exceptions.PolarsError):
         chained(["99999999999999999"], [term(commitment=commitment(0, overage_factor=10**9))])
+    with pytest.raises(pl.exceptions.PolarsError):
+        chained(["90000000000000000"] * 2, None, {"plan": 0}, levels=[Level(minimum_spend=D(1))])
 
 
 def test_no_rows_and_no_bills() -> None:
