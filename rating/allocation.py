@@ -4,6 +4,8 @@ Owns the invariant that shares add up to what is shared out, exactly, and that t
 remainders that are equal are served in the order of rows.
 """
 
+from collections.abc import Sequence
+
 import polars as pl
 
 
@@ -26,7 +28,7 @@ def allocated(amount: pl.Expr, weight: pl.Expr, group: str) -> pl.Expr:
     return (amount.sign() * filled(product // divisor, product % divisor, size, group)).cast(pl.Int64)
 
 
-def filled(floors: pl.Expr, remainders: pl.Expr, total: pl.Expr, group: str) -> pl.Expr:
+def filled(floors: pl.Expr, remainders: pl.Expr, total: pl.Expr, group: str | Sequence[str]) -> pl.Expr:
     """Shares rounded down, and one more for those with the largest remainders, so that a group's make its total.
 
     >>> rows = pl.DataFrame({"group": [1, 1, 1], "floor": [3, 3, 3], "rest": [1, 8, 8], "total": [10, 10, 10]})

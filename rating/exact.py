@@ -51,3 +51,13 @@ def in_units(units: pl.Expr) -> pl.Expr:
     Decimal('2.000000000000000000000')
     """
     return units.cast(_WHOLE) * SMALLEST
+
+
+def refuse_overflow(amounts: pl.Series, what: str) -> None:
+    """Raises OverflowError unless any sum of the amounts (AMOUNT) has at most 17 whole digits.
+
+    group_by adds decimals as 128-bit integers without a look at overflow; so this looks for it.
+    """
+    extremes = [abs(amount) for amount in (amounts.min(), amounts.max()) if isinstance(amount, Decimal)]
+    if extremes and max(extremes) * len(amounts) >= 10**17:
+        raise OverflowError(f"{what} may need more than 17 whole digits: {len(amounts)} of up to {max(extremes)}")

@@ -1,10 +1,12 @@
 """Money: currencies with their minor units, and the one function that rounds.
 
-Owns the invariant that an amount is rounded once, here, half away from zero, from an exact decimal to a whole number
-of minor units (cents, yen, fils). Nothing else in Meterline rounds money, and no float comes near it.
+Owns the invariant that an amount is rounded once, here, from an exact decimal to a whole number of minor units (cents,
+yen, fils): half away from zero, or half to even where a price book says so. Nothing else in Meterline rounds money, and
+no float comes near it.
 """
 
 from decimal import Decimal
+from typing import Literal
 
 import polars as pl
 
@@ -26,14 +28,16 @@ MINOR_UNITS = {
 """Decimals of each currency's minor unit (ISO 4217, table A.1)."""
 
 
-def rounded_minor(amount: pl.Expr, minor_units: int) -> pl.Expr:
-    """An exact decimal amount as a whole number of minor units (Int64), rounded half away from zero.
+def rounded_minor(amount: pl.Expr, minor_units: int, rounding: Literal["half_up", "half_even"] = "half_up") -> pl.Expr:
+    """An exact decimal amount as a whole number of minor units (Int64), rounded half away from zero, or to even.
 
     >>> exact = pl.Series(["0.125", "-0.125", "2.004"]).cast(AMOUNT)
     >>> pl.select(rounded_minor(pl.lit(exact), 2)).to_series().to_list()
     [13, -13, 200]
+    >>> pl.select(rounded_minor(pl.lit(exact), 2, "half_even")).to_series().to_list()
+    [12, -12, 200]
     """
-    rounded = amount.round(minor_units, mode="half_away_from_zero")
+    rounded = amount.round(minor_units, mode="half_to_even" if rounding == "half_even" else "half_away_from_zero")
     return rounded.cast(pl.Decimal(38, minor_units)).to_physical().cast(pl.Int64)
 
 
