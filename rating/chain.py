@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import polars as pl
 
+from rating.beside import Beside, with_beside
 from rating.discounts import APPLIED, NO_AMOUNT, Level, above_maximum, at, discounted
 from rating.minor import Money, minor_of
+from rating.prices import Term
 from rating.shared import credited, shared
 from rating.spends import below_minimum, committed
-from rating.terms import Term
 from schemas.invoice import Columns
 from schemas.money import AMOUNT
 from schemas.plan import Policies, PrepaidTax
@@ -51,6 +52,7 @@ LINES: Columns = {
     "credit_minor": pl.Int64,  # paid by prepaid credits; not above 0
     "net_minor": pl.Int64,  # amount + shared + credit
     "tax_base_minor": pl.Int64,
+    "beside": pl.UInt32,  # the place in the list of what is beside the charges; null for others
 }
 """Columns of the lines of the chain, sorted by bill: charges, each before what it adds; then plan's; contract's."""
 
@@ -71,6 +73,7 @@ def chain(
     levels: Sequence[Level],
     policies: Sequence[Policies],
     buckets: pl.DataFrame | None = None,
+    beside: Sequence[Beside] = (),
 ) -> Chained:
     """The lines of charge rows (columns CHARGED) and bills (columns BILLS), with what was taken off each.
 
@@ -80,7 +83,7 @@ def chain(
     then percentages of plan and contract, because a percentage is of what is left; (6) the maximum, so that a discount
     is not lost to it; (7) the minimum, of what is left after discounts; (8) the commitment, which a minimum counts
     towards. Then each line is rounded, once. (9) What plan and contract say of sums is said of rounded lines, because
-    those are what a customer adds up; (10) credits pay what is left; (11) tax is on what is left, of which credits that
+    those are what a customer adds up, then SLA credits and manual lines; (10) credits pay what is left; (11) tax is on what is left, of which credits that
     were taxed when they were bought are no part.
     """
     money = Money.of(bills, policies)
@@ -106,6 +109,7 @@ def chain(
     for name in ("plan", "contract"):
         lines, off = shared(lines, bills, name, terms, levels, money.kinds)
         applied.append(off)
+    lines = with_beside(lines, beside, terms, money)
     lines = lines.with_columns(shared_minor=pl.col("left") - pl.col("amount_minor"))
     # 10. prepaid credits
     lines = lines.with_columns(credit_minor=credited(lines, bills))

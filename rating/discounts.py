@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from rating.exact import times
-from rating.terms import EXACT, Term
+from rating.prices import EXACT, Term
 from schemas.charges import Commitment, Discount
 from schemas.invoice import Columns
 from schemas.money import AMOUNT

@@ -12,8 +12,8 @@ from rating.allocation import allocated
 from rating.discounts import APPLIED, NO_AMOUNT, Level, applies, at, in_force
 from rating.exact import times
 from rating.minor import Kind, exact_of, minor_of
+from rating.prices import Term
 from rating.spends import BILLIONTHS, factors_of
-from rating.terms import Term
 from schemas.charges import Discount
 from schemas.money import AMOUNT
 

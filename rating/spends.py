@@ -6,7 +6,7 @@ import polars as pl
 
 from rating.discounts import NO_AMOUNT, at, in_force
 from rating.exact import refuse_overflow, times
-from rating.terms import EXACT, Term
+from rating.prices import EXACT, Term
 from schemas.charges import Commitment
 from schemas.money import AMOUNT
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rating.allocation import allocated
 from rating.chain import BILLS, CHARGED, LINES, Chained, chain
 from rating.discounts import Level
-from rating.terms import Term
+from rating.prices import Term
 from schemas.charges import Commitment, Discount, StandardCharge
 from schemas.plan import Policies
 
