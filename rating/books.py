@@ -66,6 +66,10 @@ class Books:
             raise LookupError(f"price book {name or '(none named)'}; allowed: {', '.join(self._versions) or '(none)'}")
         return name
 
+    def versions(self, book: str) -> tuple[int, ...]:
+        """The numbers of its versions, ascending."""
+        return tuple(self._versions.get(book, {}))
+
     def version(self, book: str, version: int) -> PriceBook:
         """One version of a book. Raises LookupError when there is none."""
         versions = self._versions.get(book, {})

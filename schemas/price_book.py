@@ -100,8 +100,9 @@ class PriceBook(Frozen):
         return f"{self.book} version {self.version}"
 
 
-def parse_price_book(text: str, file: str, meters: KnownMeters) -> PriceBook:
+def parse_price_book(text: str, file: str, meters: KnownMeters | None) -> PriceBook:
     """The price book of a YAML text; `meters` holds the slugs that it may charge for, or maps them to their meters.
+    Without it nothing is said of meters.
 
     Raises one ConfigurationError that lists all faults: those of single keys, then those between keys.
 
