@@ -142,4 +142,4 @@ def refuse_changed_version(known: Collection[PriceBook], book: PriceBook, file: 
     stored = versions.get(book.version, book.digest)
     if stored != book.digest:
         allowed = f"allowed: the stored content (digest {stored}), or a new version: {max(versions) + 1}"
-        raise ConfigurationError([Fault(file, "version", f"{book.version} with digest {book.digest}", allowed)])
+        raise ConfigurationError([Fault(file, "version", f"{book} with digest {book.digest}", allowed)])

@@ -101,9 +101,9 @@ class PriceBook(Frozen):
 
 
 def parse_price_book(text: str, file: str, meters: KnownMeters | None) -> PriceBook:
-    """The price book of a YAML text; `meters` holds the slugs that it may charge for, or maps them to their meters.
-    Without it nothing is said of meters.
+    """The price book of a YAML text. `meters` holds the slugs that it may charge for, or maps them to their meters.
 
+    Without `meters` nothing is checked of those.
     Raises one ConfigurationError that lists all faults: those of single keys, then those between keys.
 
     >>> charge = "{id: rent, model: flat, amount: 2500.00}"
