@@ -16,6 +16,7 @@ from meterline.embedded import InUseError, embedded, server_of
 from meterline.key_commands import key_commands, listening_options
 from meterline.operations import outputs_of
 from meterline.output import Failure, Output, decode
+from meterline.price_commands import price_commands
 from meterline.server import Listening
 from meterline.server import serve as run_server
 from meterline.system import connected
@@ -179,19 +180,6 @@ def apply_meters(data: Path, file: Path) -> None:
 
 
 @cli.group()
-def price() -> None:
-    """Price books."""
-
-
-@price.command("apply")
-@data_option
-@file_argument
-def apply_price_book(data: Path, file: Path) -> None:
-    """Store the version of a price book that a YAML FILE holds."""
-    run(data, "apply_price_book", text=_text(file), file=str(file))
-
-
-@cli.group()
 def contracts() -> None:
     """Who pays for which subjects."""
 
@@ -276,7 +264,17 @@ def run(data: Path, operation: str, **parameters: Any) -> None:
         render(outputs_of(app, operation, parameters))
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            [Fault(str(file), "", f"byte {error.start}: {error.reason}", "allowed: UTF-8")]
+        ) from error
+
+
 cli.add_command(key_commands(run, data_option))
+cli.add_command(price_commands(run, data_option, _text))
 
 
 def _servers() -> Servers:
@@ -285,15 +283,6 @@ def _servers() -> Servers:
         allowed = "allowed: METERLINE_KAFKA, METERLINE_CLICKHOUSE and METERLINE_POSTGRES, for a deployment"
         raise ConfigurationError([Fault("environment", "METERLINE_KAFKA", "not set", allowed)])
     return servers
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            [Fault(str(file), "", f"byte {error.start}: {error.reason}", "allowed: UTF-8")]
-        ) from error
 
 
 def _remote(url: str, key: str | None, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:

@@ -25,13 +25,21 @@ from meterline.billing import bill
 from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
+from meterline.price_operations import (
+    apply_price_book,
+    diff_price_books,
+    plan_price_book,
+    price_history,
+    stored_books,
+    validate_price_books,
+)
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table, meter_table
+from rating.contract_faults import contract_faults
 from schemas.configuration import ConfigurationError, faults_of
-from schemas.contract import contract_faults, parse_contracts
+from schemas.contract import parse_contracts
 from schemas.log import DEFAULT_TENANT, Flush
-from schemas.price_book import PriceBook, parse_price_book
 
 
 def import_usage(app: System, *, path: str) -> Iterator[Output]:
@@ -68,23 +76,13 @@ def list_meters(app: System, *, as_json: bool) -> Iterator[Output]:
     yield meter_table(in_force, [meter for meter in app.log.meters() if meter.slug not in slugs])
 
 
-def apply_price_book(app: System, *, text: str, file: str) -> Iterator[Output]:
-    """Store a price book's version, for ever."""
-    book = parse_price_book(text, file, [meter.slug for meter in app.log.meters()])
-    with app.database.begin() as connection:
-        new = books.apply_price_book(
-            connection, DEFAULT_TENANT, book=book.book, version=book.version, digest=book.digest,
-            body=book.canonical(), applied_at=datetime.now(UTC),
-        )  # fmt: skip
-    yield Text(text=f"{book.book} version {book.version}: {'stored' if new else 'stored before'}, digest {book.digest}")
-
-
 def apply_contracts(app: System, *, text: str, file: str) -> Iterator[Output]:
     """Store who pays for which subjects, on which plan."""
     contracts = parse_contracts(text, file)
     with app.database.begin() as connection:
-        stored = books.price_books(connection, DEFAULT_TENANT)
-        if stored and (faults := contract_faults(contracts, PriceBook.from_canonical(stored[-1]["body"]), file)):
+        stored = stored_books(connection)
+        meters = {meter.slug: meter for meter in app.log.meters()}
+        if stored.names and (faults := contract_faults(contracts, stored, file, meters)):
             raise ConfigurationError(faults)
         new = books.apply_contracts(
             connection,
@@ -166,7 +164,8 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     for operation in (
         import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
-        create_key, list_keys, revoke_key, limit_tenant,
+        create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
+        price_history,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}

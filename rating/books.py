@@ -66,6 +66,10 @@ class Books:
             raise LookupError(f"price book {name or '(none named)'}; allowed: {', '.join(self._versions) or '(none)'}")
         return name
 
+    def versions(self, book: str) -> tuple[int, ...]:
+        """The numbers of its versions, ascending."""
+        return tuple(self._versions.get(book, {}))
+
     def version(self, book: str, version: int) -> PriceBook:
         """One version of a book. Raises LookupError when there is none."""
         versions = self._versions.get(book, {})
@@ -138,4 +142,4 @@ def refuse_changed_version(known: Collection[PriceBook], book: PriceBook, file: 
     stored = versions.get(book.version, book.digest)
     if stored != book.digest:
         allowed = f"allowed: the stored content (digest {stored}), or a new version: {max(versions) + 1}"
-        raise ConfigurationError([Fault(file, "version", f"{book.version} with digest {book.digest}", allowed)])
+        raise ConfigurationError([Fault(file, "version", f"{book} with digest {book.digest}", allowed)])

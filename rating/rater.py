@@ -15,9 +15,11 @@ import polars as pl
 
 from rating.slices import Step, billable, slice_amount, steps_of, terms_of
 from schemas.charge import CHARGES, SLICE
+from schemas.charges import FlatCharge
 from schemas.contract import Contracts
+from schemas.exact import WHOLE_DIGITS_MAX
 from schemas.money import MINOR_UNITS, QUANTITY, average, rounded_minor
-from schemas.price_book import WHOLE_DIGITS_MAX, FlatCharge, PriceBook
+from schemas.price_book import PriceBook
 from schemas.tables import LATEST_ORDER
 
 _LIMIT = 10**WHOLE_DIGITS_MAX

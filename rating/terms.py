@@ -4,6 +4,7 @@ Owns that one function says it, and another at which instants it may say somethi
 contract's time zone and begin at its midnight. Core.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from rating.books import Books, local_midnight
 from schemas.charges import Commitment, Discount
-from schemas.contract import Contract, Contracts
+from schemas.contract import Amendment, Contract, Contracts
 from schemas.plan import Cycle, Plan
 from schemas.price_book import PriceBook
 
@@ -72,19 +73,16 @@ def terms_as_of(customer: str, instant: datetime, books: Books, contracts: Contr
     contract = contracts.of(customer)
     if contract is None:
         return default_terms(instant, books)
-    if not _starts_at(contract) <= instant < (_ends_at(contract) or _NEVER):
+    if not starts_at(contract) <= instant < (ends_at(contract) or _NEVER):
         return None
-    come = [each for each in contract.amendments if local_midnight(each.on, contract.zone) <= instant]
+    come = amended(contract, instant)
     # 1. version
-    pin = _newest(contract.price_version, [each.price_version for each in come])
-    version = _version(contract, pin, instant, books)
+    version = version_as_of(contract, instant, books)
     if version is None:
         raise LookupError(f"contract of {customer}: no version of its price book is in force at {instant.isoformat()}")
     book = books.in_currency(version, contract.currency or version.currency)
     # 2. plan
-    name = _newest(contract.plan, [each.plan for each in come])
-    assert name is not None, "a contract has a plan"
-    plan = books.plan(book, name, [contract.layer, *(each.layer for each in come)])
+    plan = books.plan(book, plan_as_of(contract, instant), [contract.layer, *(each.layer for each in come)])
     # 3. contract
     trial_ends_at = _trial_ends_at(contract, books)
     return Terms(
@@ -96,13 +94,52 @@ def terms_as_of(customer: str, instant: datetime, books: Books, contracts: Contr
         anchor=contract.starts_on,
         anchor_day=contract.anchor_day,
         trial=trial_ends_at is not None and instant < trial_ends_at,
-        starts_at=_starts_at(contract),
-        ends_at=_ends_at(contract),
+        starts_at=starts_at(contract),
+        ends_at=ends_at(contract),
         discounts=_newest(contract.discounts, [each.discounts for each in come]) or (),
         minimum_spend=_newest(contract.minimum_spend, [each.minimum_spend for each in come]),
         maximum_spend=_newest(contract.maximum_spend, [each.maximum_spend for each in come]),
         commitment=_newest(contract.commitment, [each.commitment for each in come]),
     )
+
+
+def alike(contract: Contract) -> Hashable:
+    """Contracts that give the same have the same terms at every instant, apart from `Terms.contract` itself.
+
+    So a million contracts are rated by as many calls of `terms_as_of` as there are kinds of them.
+    """
+    own = any((contract.amendments, contract.layer, contract.discounts, contract.commitment))
+    return contract.customer if own else (
+        contract.book, contract.plan, contract.starts_on, contract.ends_on, contract.currency, contract.time_zone,
+        contract.cycle, contract.anchor_day, contract.trial_days, contract.price_version, contract.minimum_spend,
+        contract.maximum_spend,
+    )  # fmt: skip
+
+
+def amended(contract: Contract, instant: datetime) -> tuple[Amendment, ...]:
+    """The amendments whose day has come."""
+    return tuple(each for each in contract.amendments if local_midnight(each.on, contract.zone) <= instant)
+
+
+def version_as_of(contract: Contract, instant: datetime, books: Books) -> PriceBook | None:
+    """The version that holds for a contract, in the book's own currency; None when none is in force yet."""
+    name = books.named(contract.book)
+    pin = _newest(contract.price_version, [each.price_version for each in amended(contract, instant)])
+    if pin is not None:
+        return books.version(name, pin)
+    return books.schedule(name, contract.zone, contract.starts_on).at(instant)
+
+
+def plan_as_of(contract: Contract, instant: datetime) -> str:
+    """The id of the plan that the contract names."""
+    plan = _newest(contract.plan, [each.plan for each in amended(contract, instant)])
+    assert plan is not None, "a contract names a plan"
+    return plan
+
+
+def starts_at(contract: Contract) -> datetime:
+    """When it begins, in UTC."""
+    return local_midnight(contract.starts_on, contract.zone)
 
 
 def default_terms(instant: datetime, books: Books) -> Terms | None:
@@ -136,45 +173,35 @@ def change_instants(contract: Contract | None, books: Books, start: datetime, en
         found = {at for name in books.names for at in books.schedule(name, _UTC, None).begins}
         return sorted(at for at in found if start < at < end)
     pins = [each.on for each in contract.amendments if each.price_version is not None]
-    pinned_at = _starts_at(contract) if contract.price_version is not None else None
+    pinned_at = starts_at(contract) if contract.price_version is not None else None
     if pinned_at is None and pins:
         pinned_at = local_midnight(min(pins), contract.zone)
     begins = books.schedule(books.named(contract.book), contract.zone, contract.starts_on).begins
     found = {at for at in begins if pinned_at is None or at < pinned_at}
     found |= {local_midnight(each.on, contract.zone) for each in contract.amendments}
-    starts_at, ends_at = _starts_at(contract), _ends_at(contract) or _NEVER
-    found |= {starts_at, ends_at, _trial_ends_at(contract, books) or _NEVER}
-    return sorted(at for at in found if start < at < end and starts_at <= at <= ends_at)
+    first, last = starts_at(contract), ends_at(contract) or _NEVER
+    found |= {first, last, _trial_ends_at(contract, books) or _NEVER}
+    return sorted(at for at in found if start < at < end and first <= at <= last)
 
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-def _starts_at(contract: Contract) -> datetime:
-    return local_midnight(contract.starts_on, contract.zone)
-
-
-def _ends_at(contract: Contract) -> datetime | None:
+def ends_at(contract: Contract) -> datetime | None:
+    """When it ends, in UTC."""
     return local_midnight(contract.ends_on, contract.zone) if contract.ends_on else None
-
-
-def _version(contract: Contract, pin: int | None, instant: datetime, books: Books) -> PriceBook | None:
-    name = books.named(contract.book)
-    if pin is not None:
-        return books.version(name, pin)
-    return books.schedule(name, contract.zone, contract.starts_on).at(instant)
 
 
 def _trial_ends_at(contract: Contract, books: Books) -> datetime | None:
     """The trial is what was promised as the contract began; a later plan or version does not change it."""
     days = contract.trial_days
     if days is None:
-        first = _version(contract, contract.price_version, _starts_at(contract), books)
+        first = version_as_of(contract, starts_at(contract), books)
         plan = first.plan(contract.plan) if first else None
         days = plan.trial_days if plan else 0
     return local_midnight(contract.starts_on + timedelta(days=days), contract.zone) if days else None
 
 
-def _newest(value: Value | None, later: list[Value | None]) -> Value | None:
+def _newest(value: Value | None, later: Sequence[Value | None]) -> Value | None:
     """The last that was said."""
     return next((each for each in reversed(later) if each is not None), value)

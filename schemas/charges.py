@@ -19,7 +19,8 @@ def _values(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Allowed = dict[Dimension, Annotated[Values, BeforeValidator(some), BeforeValidator(_values)]]
+_OneOrMore = Annotated[Values, BeforeValidator(some), BeforeValidator(_values, json_schema_input_type=str | Values)]
+Allowed = dict[Dimension, _OneOrMore]
 """Dimensions with the values that pass; one value may stand without a list."""
 
 

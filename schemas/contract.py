@@ -4,7 +4,6 @@ Owns that a subject has at most one payer. Their order in the file means nothing
 customer, and their digest does not depend on it.
 """
 
-from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cached_property
 from typing import Annotated, Any, Self
@@ -13,17 +12,31 @@ from zoneinfo import ZoneInfo
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from schemas.charge_faults import shown
 from schemas.charges import Charge, Commitment, Discount
 from schemas.configuration import ConfigurationError, Fault, faults_of, parse_yaml
+from schemas.contract_faults import contracts_faults
 from schemas.exact import Currency, Frozen, Name, Percent, PlainDate, Price, Quantity, SignedPrice, Words, some
 from schemas.identity import content_digest
 from schemas.meter import Slug
 from schemas.overrides import Layer, Override
 from schemas.plan import Cycle
-from schemas.price_book import PriceBook
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=512)]
 Subject = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=512)]
+
+Version = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        raise ValueError("allowed: a time zone of the IANA list, such as Europe/Berlin") from None
+    return name
+
+
+TimeZone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)]
 
 
 def _sorted_subjects(subjects: tuple[str, ...]) -> tuple[str, ...]:
@@ -35,7 +48,7 @@ class Amendment(Frozen):
 
     on: PlainDate
     plan: Name | None = None
-    price_version: int | None = None
+    price_version: Version | None = None
     charges: dict[Name, Override] = Field(default_factory=dict)
     remove: tuple[Name, ...] = ()
     add: tuple[Charge, ...] = ()
@@ -88,11 +101,11 @@ class Contract(Frozen):
     starts_on: PlainDate
     ends_on: PlainDate | None = None
     currency: Currency | None = None
-    time_zone: str = "UTC"
+    time_zone: TimeZone = "UTC"
     cycle: Cycle | None = None
     anchor_day: int | None = Field(default=None, ge=1, le=31, strict=True)
     trial_days: int | None = Field(default=None, ge=0, le=3660, strict=True)
-    price_version: int | None = None
+    price_version: Version | None = None
     charges: dict[Name, Override] = Field(default_factory=dict)
     remove: tuple[Name, ...] = ()
     add: tuple[Charge, ...] = ()
@@ -170,46 +183,13 @@ def parse_contracts(text: str, file: str) -> Contracts:
     return Contracts.model_validate(_legal(parse_yaml(text, file), file))
 
 
-def contract_faults(contracts: Contracts, book: PriceBook, file: str) -> list[Fault]:
-    """A fault for each contract whose plan the book lacks; its key names the customer: `contracts.UA.plan`."""
-    plans = [plan.id for plan in book.plans]
-    allowed = f"allowed: a plan of {book.book} version {book.version}: {', '.join(plans)}"
-    return [
-        Fault(file, f"contracts.{contract.customer}.plan", repr(contract.plan), allowed)
-        for contract in contracts.contracts
-        if contract.plan not in plans
-    ]
-
-
 def _legal(parsed: Any, file: str) -> Any:
     faults: list[Fault] = []
     try:
         Contracts.model_validate(parsed)
     except ValidationError as error:
         faults += faults_of(error, file)
-    faults += [Fault(file, key, repr(value), allowed) for key, value, allowed in _cross_faults(parsed)]
+    faults += [Fault(file, key, shown(value), allowed) for key, value, allowed in contracts_faults(parsed)]
     if faults:
         raise ConfigurationError(faults)
     return parsed
-
-
-def _cross_faults(parsed: Any) -> Iterator[tuple[str, str, str]]:
-    """Repeated customers and subjects. Takes what was read, because it may have faults of single keys as well."""
-    listed = parsed.get("contracts") if isinstance(parsed, Mapping) else None
-    owners: dict[str, str] = {}
-    payers: dict[str, str] = {}
-    for at, contract in enumerate(listed if isinstance(listed, list) else []):
-        if not isinstance(contract, Mapping):
-            continue
-        here, customer, subjects = f"contracts[{at}]", contract.get("customer"), contract.get("subjects")
-        if isinstance(customer, str) and owners.setdefault(customer, here) != here:
-            yield f"{here}.customer", customer, f"allowed: a customer once; {owners[customer]} has it already"
-        for place, subject in enumerate(subjects if isinstance(subjects, list) else []):
-            if isinstance(subject, str):
-                if subject in payers:
-                    yield (
-                        f"{here}.subjects[{place}]",
-                        subject,
-                        f"allowed: a subject once; {payers[subject]} has it already",
-                    )
-                payers.setdefault(subject, here)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Context, Decimal
 from typing import Any
 
+from schemas.charge_faults import Found, number
 from schemas.charges import MODELS, Cell, Commitment, Discount, PercentageTier, Tier
 from schemas.event import number_text
 from schemas.exact import WHOLE_DIGITS_MAX, Frozen, exact_decimal
@@ -18,9 +19,6 @@ PRICE_KEYS = frozenset[str]().union(*(part.price_fields() for part in _PARTS))
 """What a price is called, wherever in a plan."""
 _EXACT = Context(prec=80)  # more digits than a price and a rate have together
 _DIMENSIONS = frozenset({"filters", "when"})  # their keys are dimensions, which may be called anything
-
-Found = tuple[str, Any, str]
-"""A key, its value, and what is allowed there."""
 
 
 def with_prices(part: Any, price: Callable[[str, Any, str | None], Any], key: str, unit: str | None = None) -> Any:
@@ -69,8 +67,8 @@ def currency_faults(book: Mapping[str, Any], currencies: list[str]) -> Iterator[
             found.extend((f"{key}.{each}", written[each], allowed) for each in written if each not in known)
             if missing := [each for each in currencies if each not in written]:
                 found.append((key, written, f"allowed: a price in {', '.join(missing)} too"))
-        elif (number := _number(written)) and (others := [each for each in currencies if each != known[0]]):
-            example = f"{{{known[0]}: {number_text(number)}, ...}}"
+        elif (price := number(written)) and (others := [each for each in currencies if each != known[0]]):
+            example = f"{{{known[0]}: {number_text(price)}, ...}}"
             found.append((key, written, f"allowed: a price in {', '.join(others)} too, such as {example}"))
 
     for at, plan in enumerate(_listed(book.get("plans"))):
@@ -105,12 +103,12 @@ def in_one_currency(book: Mapping[str, Any], currency: str) -> dict[str, Any]:
 def _unit_faults(key: str, written: Any, unit: str, rates: Mapping[str, Any], currencies: list[str]) -> Iterator[Found]:
     if isinstance(written, Mapping):
         yield key, written, f"allowed: a number of {unit}, as the charge is priced in them"
-    number = _number(written)
-    for currency in currencies if number else ():
-        rate = _number(rates.get(currency))
+    units = number(written)
+    for currency in currencies if units else ():
+        rate = number(rates.get(currency))
         if rate is None:
             continue  # a missing rate is the unit's fault
-        price = _EXACT.multiply(number or Decimal(0), rate)
+        price = _EXACT.multiply(units or Decimal(0), rate)
         if price and (
             len(number_text(price).partition(".")[2]) > PRICE_DECIMALS or price.adjusted() >= WHOLE_DIGITS_MAX
         ):
@@ -127,10 +125,3 @@ def _units(book: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
-
-
-def _number(value: Any) -> Decimal | None:
-    try:
-        return exact_decimal(value)
-    except ValueError:
-        return None

@@ -20,7 +20,9 @@ CHARGE: TypeAdapter[Charge] = TypeAdapter(Charge)
 
 def _kind_of_tiers(tiers: Any) -> str:
     listed = tiers if isinstance(tiers, list | tuple) else []
-    percentages = any(isinstance(tier, Mapping) and "rate_percent" in tier for tier in listed)
+    percentages = any(
+        isinstance(tier, PercentageTier) or (isinstance(tier, Mapping) and "rate_percent" in tier) for tier in listed
+    )
     return "<percentage tiers>" if percentages else "<tiers>"
 
 

@@ -50,6 +50,9 @@ def _entitlement(value: object) -> object:
     return {"id": value} if isinstance(value, str) else value
 
 
+Entitled = Annotated[Entitlement, BeforeValidator(_entitlement, json_schema_input_type=Name | Entitlement)]
+
+
 class Plan(Frozen):
     """What a customer on this plan pays for, in the order of the invoice."""
 
@@ -57,7 +60,7 @@ class Plan(Frozen):
     name: Words = ""
     cycle: Cycle = Cycle()
     trial_days: int = Field(default=0, ge=0, le=3660, strict=True)
-    features: tuple[Annotated[Entitlement, BeforeValidator(_entitlement)], ...] = ()
+    features: tuple[Entitled, ...] = ()
     charges: Annotated[tuple[Charge, ...], BeforeValidator(some)]
     discounts: tuple[Discount, ...] = ()
     minimum_spend: Prices | None = None

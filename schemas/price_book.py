@@ -6,22 +6,20 @@ left out of the canonical JSON, so that a later optional key changes no digest o
 released, never changes.
 """
 
-from collections.abc import Collection, Iterator, Mapping
 from datetime import date
-from decimal import Decimal
 from functools import cached_property
-from itertools import pairwise
 from typing import Annotated, Any, Self
 
 import orjson
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
+from schemas.charge_faults import shown
 from schemas.configuration import ConfigurationError, Fault, faults_of, parse_yaml
 from schemas.currencies import currency_faults, in_one_currency
-from schemas.event import number_text
-from schemas.exact import Currency, Frozen, Name, PlainDate, exact_decimal, some
+from schemas.exact import Currency, Frozen, Name, PlainDate, some
 from schemas.identity import content_digest
 from schemas.plan import Feature, Plan, Policies, PricingUnit, TaxRule
+from schemas.price_book_faults import KnownMeters, book_faults
 
 
 class PriceBook(Frozen):
@@ -89,7 +87,7 @@ class PriceBook(Frozen):
             allowed = f"allowed: {', '.join([self.currency, *self.currencies])}"
             raise ConfigurationError([Fault(str(self), "currency", currency, allowed)])
         found = currency_faults(content, [currency])
-        if faults := [Fault(str(self), key, _shown(value), allowed) for key, value, allowed in found]:
+        if faults := [Fault(str(self), key, shown(value), allowed) for key, value, allowed in found]:
             raise ConfigurationError(faults)
         converted = in_one_currency(content, currency)
         if converted == content:
@@ -102,9 +100,10 @@ class PriceBook(Frozen):
         return f"{self.book} version {self.version}"
 
 
-def parse_price_book(text: str, file: str, meters: Collection[str]) -> PriceBook:
-    """The price book of a YAML text; `meters` holds the slugs that it may charge for (a mapping from slugs will do).
+def parse_price_book(text: str, file: str, meters: KnownMeters | None) -> PriceBook:
+    """The price book of a YAML text. `meters` holds the slugs that it may charge for, or maps them to their meters.
 
+    Without `meters` nothing is checked of those.
     Raises one ConfigurationError that lists all faults: those of single keys, then those between keys.
 
     >>> charge = "{id: rent, model: flat, amount: 2500.00}"
@@ -116,75 +115,13 @@ def parse_price_book(text: str, file: str, meters: Collection[str]) -> PriceBook
     return PriceBook.model_validate(_legal(parse_yaml(text, file), file, meters))
 
 
-def _legal(parsed: Any, file: str, meters: Collection[str] | None) -> Any:
+def _legal(parsed: Any, file: str, meters: KnownMeters | None) -> Any:
     faults: list[Fault] = []
     try:
         PriceBook.model_validate(parsed)
     except ValidationError as error:
         faults += faults_of(error, file)
-    faults += [Fault(file, key, _shown(value), allowed) for key, value, allowed in _cross_faults(parsed, meters)]
+    faults += [Fault(file, key, shown(value), allowed) for key, value, allowed in book_faults(parsed, meters)]
     if faults:
         raise ConfigurationError(faults)
     return parsed
-
-
-def _cross_faults(book: Any, meters: Collection[str] | None) -> Iterator[tuple[str, Any, str]]:
-    """What is wrong between keys. Takes the book as it was read, because it may have faults of single keys as well."""
-    plans = _entries(book, "plans")
-    yield from _repeated("plans", plans)
-    ids = [plan["id"] for _, plan in plans if isinstance(plan.get("id"), str)]
-    default = book.get("default_plan") if isinstance(book, Mapping) else None
-    if isinstance(default, str) and default not in ids:
-        yield "default_plan", default, f"allowed: the id of a plan: {', '.join(ids)}"
-    for at, plan in plans:
-        charges = _entries(plan, "charges")
-        yield from _repeated(f"plans[{at}].charges", charges)
-        for place, charge in charges:
-            key = f"plans[{at}].charges[{place}]"
-            meter = charge.get("meter")
-            if meters is not None and isinstance(meter, str) and meter not in meters:
-                yield f"{key}.meter", meter, f"allowed: a known meter: {', '.join(sorted(meters)) or '(there is none)'}"
-            if charge.get("model") in {"graduated", "volume"}:
-                yield from _tier_faults(f"{key}.tiers", _entries(charge, "tiers"))
-
-
-def _tier_faults(key: str, tiers: list[tuple[int, Mapping[str, Any]]]) -> Iterator[tuple[str, Any, str]]:
-    known = [(at, tier["up_to"]) for at, tier in tiers if "up_to" in tier]
-    last = max((at for at, _ in tiers), default=0)
-    for at, up_to in known:
-        if up_to is None and at != last:
-            yield f"{key}[{at}].up_to", None, "allowed: a number; only the last tier is without end"
-        if up_to is not None and at == last:
-            yield f"{key}[{at}].up_to", up_to, "allowed: null; the last tier is without end"
-    ends = [(at, end) for at, up_to in known if (end := _number(up_to)) is not None]
-    for (_, before), (at, end) in pairwise(ends):
-        if end <= before:
-            yield f"{key}[{at}].up_to", end, f"allowed: more than {number_text(before)}, where the tier before it ends"
-
-
-def _repeated(key: str, entries: list[tuple[int, Mapping[str, Any]]]) -> Iterator[tuple[str, Any, str]]:
-    seen: set[str] = set()
-    for at, entry in entries:
-        name = entry.get("id")
-        if isinstance(name, str):
-            if name in seen:
-                yield f"{key}[{at}].id", name, "allowed: an id once; another one before it has it too"
-            seen.add(name)
-
-
-def _entries(parent: Any, key: str) -> list[tuple[int, Mapping[str, Any]]]:
-    listed = parent.get(key) if isinstance(parent, Mapping) else None
-    return [
-        (at, entry) for at, entry in enumerate(listed if isinstance(listed, list) else []) if isinstance(entry, Mapping)
-    ]
-
-
-def _number(value: Any) -> Decimal | None:
-    try:
-        return exact_decimal(value)
-    except ValueError:
-        return None
-
-
-def _shown(value: Any) -> str:
-    return number_text(value) if isinstance(value, Decimal) else repr(value)

@@ -1,12 +1,13 @@
 """What holds for a customer, as of an instant: version, plan, contract and amendments, by the customer's own days."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
 from rating.books import Books
-from rating.terms import Terms, change_instants, terms_as_of
+from rating.terms import Terms, alike, change_instants, terms_as_of
 from schemas.charges import FlatCharge, GraduatedCharge
 from schemas.contract import Contracts, parse_contracts
 from schemas.price_book import PriceBook, parse_price_book
@@ -158,6 +159,24 @@ def test_customers_with_the_same_plan_share_it() -> None:
     assert plans["third"] is plans["fourth"]
     assert plans["third"] is not plans["acme"]
     assert held("x", "2026-02-01", known, agreed).plan is held("y", "2026-02-02", known, agreed).plan
+
+
+def test_contracts_that_are_alike_have_the_same_terms() -> None:
+    """One call for each kind of contract is enough; whoever has something of its own is a kind of its own."""
+    other = ACME.replace("acme", "other").replace("[a]", "[b]")
+    own = [
+        "price_version: 1", "time_zone: Asia/Tokyo", "currency: EUR", "ends_on: 2026-03-01", "trial_days: 3", "minimum_spend: 5",
+        "maximum_spend: 5", "commitment: {amount: 5}", "cycle: {every: week}", "anchor_day: 5", "book: cloud", "remove: [support]",
+        "discounts: [{id: d, percent: 5}]", "amendments: [{on: 2026-03-01, plan: scale}]", "charges: {base: {amount: 1}}",
+        "add: [{id: x, model: flat, amount: 1}]",
+    ]  # fmt: skip
+    special = [ACME.replace("acme", f"s{n}").replace("[a]", f"[s{n}]").replace("}", f", {terms}}}", 1) for n, terms in enumerate(own)]  # fmt: skip
+    known, agreed = books(VERSION_1, VERSION_2), contracts(ACME, other, *special)
+    kinds = {contract.customer: alike(contract) for contract in agreed.contracts}
+    assert kinds["acme"] == kinds["other"]
+    assert len(set(kinds.values())) == len(kinds) - 1
+    terms = [replace(held(name, "2026-05-01", known, agreed), contract=None) for name in ("acme", "other")]
+    assert terms[0] == terms[1]
 
 
 def test_without_a_version_or_plan_a_contract_is_an_error() -> None:
