@@ -1,6 +1,6 @@
 """Lines beside the charges of a bill: SLA credits and manual lines. Core.
 
-Decides what they come to. They stand after what plan and contract say of sums, so that no minimum makes up for a credit.
+Decides what they come to. They stand after what plan and contract say of sums: no minimum makes up for a credit.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import polars as pl
 
 from rating.discounts import NO_AMOUNT
 from rating.exact import times
-from rating.minor import Kind, exact_of, minor_of
+from rating.minor import Kind, Money, exact_of, minor_of
 from rating.prices import EXACT, Term
 from schemas.invoice import Columns
 from schemas.money import AMOUNT
@@ -29,9 +29,7 @@ class Beside(NamedTuple):
     charges: tuple[str, ...] = ()  # all, if there are none
 
 
-def with_beside(
-    lines: pl.DataFrame, beside: Sequence[Beside], bills: pl.DataFrame, terms: Sequence[Term], kinds: Sequence[Kind]
-) -> pl.DataFrame:
+def with_beside(lines: pl.DataFrame, beside: Sequence[Beside], terms: Sequence[Term], money: Money) -> pl.DataFrame:
     """The lines, and those beside them at the end; `beside` is the line's place in the list, null for the others.
 
     A credit of nothing gives no line.
@@ -41,21 +39,21 @@ def with_beside(
         return lines
     amounts = {number: each.amount for number, each in enumerate(beside) if each.amount is not None}
     of_amount = pl.DataFrame({"beside": list(amounts), "amount": list(amounts.values())}, _AMOUNTS)
-    of_percent = _credits(lines, beside, terms, bills, kinds)
+    of_percent = _credits(lines, beside, terms, money.kinds)
     more = pl.concat([of_amount, of_percent]).sort("beside")
     places = pl.Series([each.bill for each in beside], dtype=pl.UInt32).gather(more["beside"])
     words = pl.Series([each.kind for each in beside], dtype=pl.String).gather(more["beside"])
     more = more.with_columns(
         bill=places,
         kind=words,
-        money=bills["money"].gather(places),
+        money=money.places.gather(places),
         gross="amount",
         level=pl.lit("contract"),
         order=pl.lit(100, pl.UInt32) + pl.col("beside"),
         discount=NO_AMOUNT,
         term=pl.lit(None, pl.UInt32),
         row=pl.lit(None, pl.UInt32),
-    ).with_columns(amount_minor=minor_of(pl.col("amount"), kinds))
+    ).with_columns(amount_minor=minor_of(pl.col("amount"), money.kinds))
     return lines.vstack(more.with_columns(left="amount_minor").select(lines.columns))
 
 
@@ -63,21 +61,16 @@ _AMOUNTS: Columns = {"beside": pl.UInt32, "amount": AMOUNT}
 
 
 def _credits(
-    lines: pl.DataFrame, beside: Sequence[Beside], terms: Sequence[Term], bills: pl.DataFrame, kinds: Sequence[Kind]
+    lines: pl.DataFrame, beside: Sequence[Beside], terms: Sequence[Term], kinds: Sequence[Kind]
 ) -> pl.DataFrame:
     """What credits of percentages come to, of the lines of charges: those that a charge's own chain adds as well."""
     credits_ = [(number, each) for number, each in enumerate(beside) if each.percent is not None]
     if not credits_:
         return pl.DataFrame(schema=_AMOUNTS)
     percents: list[Any] = [each.percent and int(each.percent.scaleb(10, EXACT)) for _, each in credits_]
-    own = pl.DataFrame(
-        {
-            "beside": [number for number, _ in credits_],
-            "bill": [each.bill for _, each in credits_],
-            "percent": percents,
-        },
-        schema={"beside": pl.UInt32, "bill": pl.UInt32, "percent": pl.Int128},
-    )
+    numbers, bills = [number for number, _ in credits_], [each.bill for _, each in credits_]
+    schema: Columns = {"beside": pl.UInt32, "bill": pl.UInt32, "percent": pl.Int128}
+    own = pl.DataFrame({"beside": numbers, "bill": bills, "percent": percents}, schema=schema)
     pairs = [
         (number, place)
         for number, each in credits_

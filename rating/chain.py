@@ -29,13 +29,14 @@ CHARGED: Columns = {
 """Columns of a frame of charge rows with their gross amounts, sorted by bill. The row number is that of ROWS."""
 
 BILLS: Columns = {
+    "owner": pl.UInt32,  # whose prepaid credits pay: bills of an owner follow each other in the order of time
     "currency": pl.String,
     "plan": pl.UInt32,  # the place in the list of levels; null where the plan says nothing about its sum
     "contract": pl.UInt32,  # likewise
     "policies": pl.UInt32,  # the place in the list of policies
     "numerator": pl.Int64,  # the fraction of the full period that the plan is in force for
     "denominator": pl.Int64,
-    "prepaid_minor": pl.Int64,  # prepaid credits that there are, not below 0
+    "prepaid_minor": pl.Int64,  # prepaid credits that the owner has, not below 0
 }
 """Columns of a bills frame: one row a customer and billing period."""
 
@@ -83,8 +84,8 @@ def chain(
     then percentages of plan and contract, because a percentage is of what is left; (6) the maximum, so that a discount
     is not lost to it; (7) the minimum, of what is left after discounts; (8) the commitment, which a minimum counts
     towards. Then each line is rounded, once. (9) What plan and contract say of sums is said of rounded lines, because
-    those are what a customer adds up, then SLA credits and manual lines; (10) credits pay what is left; (11) tax is on what is left, of which credits that
-    were taxed when they were bought are no part.
+    those are what a customer adds up; then come SLA credits and manual lines. (10) Credits pay what is left; (11) tax
+    is on what is left, of which credits that were taxed when they were bought are no part.
     """
     money = Money.of(bills, policies)
     bills = bills.with_row_index("bill").with_columns(money=money.places)

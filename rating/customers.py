@@ -4,7 +4,7 @@ Owns that a subject has one payer or none, and that the frames of a million cust
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -16,13 +16,11 @@ from rating.terms import Terms
 from schemas.contract import Contract
 from schemas.invoice import Columns
 
-PERIODS: Columns = {
+BILLED: Columns = {
     "place": pl.UInt32,
+    "period": pl.UInt32,  # the place in the list of periods
     "period_start": INSTANT,
     "period_end": INSTANT,
-    "terms": pl.UInt32,  # the place in the list of terms at the period's end
-    "numerator": pl.Int64,  # the period's fraction of a full one
-    "denominator": pl.Int64,
 }
 """Columns of a frame of the billing periods of customers, sorted by place and period_start."""
 
@@ -31,26 +29,27 @@ PERIODS: Columns = {
 class Customers:
     """The customers of a rating, sorted by name: a customer's place is its row."""
 
-    customers: pl.DataFrame
-    """Columns customer, and name: of the contract, or the customer's own."""
+    names: pl.DataFrame
+    """Columns customer, name (of the contract, or the customer's own), and contracted."""
     subjects: pl.DataFrame
     """Columns subject and place."""
-    periods: pl.DataFrame
-    """Columns PERIODS."""
+    billed: pl.DataFrame
+    """Columns BILLED."""
     segments: pl.DataFrame
     """Columns SEGMENTS, of all charges."""
     charges: tuple[Term, ...]
-    """What the segments' `term` points into."""
+    """What the segments' `term` points into, with the policies of the period's end."""
     charge_terms: tuple[Terms, ...]
     """For each of them, the terms that it is of."""
-    terms: tuple[Terms, ...]
-    """What the periods' `terms` points into."""
+    periods: tuple[Period, ...]
+    """What `period` points into. Customers whose contracts say the same share their periods."""
 
 
-def customers_of(contracts: Iterable[Contract], others: pl.Series, scheduler: Scheduler) -> Customers:
-    """The customers with a contract, and `others`: subjects on the default plan, each of them its own customer.
+def customers_of(contracts: Iterable[Contract], others: pl.DataFrame, scheduler: Scheduler) -> Customers:
+    """The customers with a contract, and subjects on the default plan, each of them its own customer.
 
-    A customer without a billing period in question is left out.
+    `others` has the columns subject and at: when each of them was used. They are billed for the periods in which they
+    were; contracts are billed for all. Customers without a billing period in question are left out.
     """
     numbers: dict[int, int] = {}
     schedules: list[tuple[Period, ...]] = []
@@ -62,38 +61,77 @@ def customers_of(contracts: Iterable[Contract], others: pl.Series, scheduler: Sc
         return numbers[id(schedule)]
 
     contracted = [(each, number_of(scheduler.of(each))) for each in contracts]
-    schema: Columns = {"customer": pl.String, "name": pl.String, "schedule": pl.UInt32, "subject": pl.List(pl.String)}
+    schema: Columns = {
+        "customer": pl.String, "name": pl.String, "contracted": pl.Boolean, "schedule": pl.UInt32,
+        "subject": pl.List(pl.String),
+    }  # fmt: skip
     customers = pl.DataFrame(
         {
             "customer": [each.customer for each, _ in contracted],
             "name": [each.name for each, _ in contracted],
+            "contracted": [True] * len(contracted),
             "schedule": [number for _, number in contracted],
-            "subject": [each.subjects for each, _ in contracted],
+            "subject": [list(each.subjects) for each, _ in contracted],
         },
         schema=schema,
     )
-    default = scheduler.of(None) if len(others) else ()
-    if default:
-        own = pl.DataFrame({"customer": others}).with_columns(
-            name="customer", schedule=pl.lit(number_of(default), pl.UInt32), subject=pl.concat_list("customer")
-        )
+    default = scheduler.of(None) if others.height else ()
+    used = _used(others, default)
+    if used.height:
+        own = used.select(customer="subject").unique().with_columns(
+            name="customer", contracted=False, schedule=pl.lit(number_of(default), pl.UInt32),
+            subject=pl.concat_list("customer"),
+        )  # fmt: skip
         customers = pl.concat([customers, own.select(*schema)])
     having = [number for number, schedule in enumerate(schedules) if schedule]
     customers = customers.filter(pl.col("schedule").is_in(having)).sort("customer").with_row_index("place")
-    return _frames(customers, schedules)
+    made = _frames(customers, schedules)
+    return made if len(default) < 2 else _where_used(made, used)
+
+
+def _used(others: pl.DataFrame, periods: Sequence[Period]) -> pl.DataFrame:
+    """In which of the periods each subject was used: columns subject and period_start, each once."""
+    if not periods:
+        return pl.DataFrame(schema={"subject": pl.String, "period_start": INSTANT})
+    starts = pl.DataFrame(
+        {"period_start": [each.start_at for each in periods], "period_end": [each.end_at for each in periods]},
+        schema={"period_start": INSTANT, "period_end": INSTANT},
+    )
+    if len(periods) == 1:
+        start, end = starts.row(0)
+        held = others.lazy().filter(pl.col("at") >= start, pl.col("at") < end).select("subject").unique()
+        return held.with_columns(period_start=pl.lit(start, INSTANT)).collect()
+    placed = others.select("subject", "at").sort("at").join_asof(starts, left_on="at", right_on="period_start")
+    return placed.filter(pl.col("at") < pl.col("period_end")).select("subject", "period_start").unique()
+
+
+def _where_used(made: Customers, used: pl.DataFrame) -> Customers:
+    """Without the periods in which a subject on the default plan was not used."""
+    contracted = made.names.with_row_index("place").filter("contracted").select("place")
+    of_others = used.join(made.subjects, on="subject").select("place", "period_start")
+    names = made.names.with_row_index("place").filter(~pl.col("contracted")).select("place", "customer")
+    of_others = of_others.join(names, on="place", how="semi")
+
+    def kept(frame: pl.DataFrame, *order: str) -> pl.DataFrame:
+        own = frame.join(contracted, on="place", how="semi")
+        others = frame.join(of_others, on=["place", "period_start"], how="semi")
+        return pl.concat([own, others]).sort("place", "period_start", *order)
+
+    return replace(made, billed=kept(made.billed), segments=kept(made.segments, "slot", "from_at"))
 
 
 def _frames(customers: pl.DataFrame, schedules: Sequence[tuple[Period, ...]]) -> Customers:
     charges: dict[tuple[int, int, int], int] = {}
     held: list[tuple[Term, Terms]] = []
-    terms: dict[int, tuple[int, Terms]] = {}
-    segments, periods = [], []
+    segments: list[tuple[object, ...]] = []
+    billed: list[tuple[object, ...]] = []
+    periods: list[Period] = []
+    runs = 0
     for number, schedule in enumerate(schedules):
         run = 0
         for period in schedule:
-            at_end = terms.setdefault(id(period.terms), (len(terms), period.terms))[0]
-            whole = period.fraction
-            periods.append((number, period.start_at, period.end_at, at_end, *whole))
+            billed.append((number, len(periods), period.start_at, period.end_at))
+            periods.append(period)
             for each in period.segments:
                 key = (id(each.charge), id(each.terms.book), id(period.terms.book))
                 if key not in charges:
@@ -104,23 +142,23 @@ def _frames(customers: pl.DataFrame, schedules: Sequence[tuple[Period, ...]]) ->
                     number, each.slot, charges[key], period.start_at, period.end_at, from_at, to_at,
                     each.numerator, each.denominator, run + each.run, each.trial,
                 ))  # fmt: skip
-            run += len(period.segments) + 1
-    places = customers.select("place", "schedule")
-    of_schedule = _frame(segments, {"schedule": pl.UInt32, **{n: k for n, k in SEGMENTS.items() if n != "place"}})
-    runs = max((row[9] for row in segments), default=0) + 1
-    joined = places.join(of_schedule, on="schedule", maintain_order="left_right")
+            run += max((each.run for each in period.segments), default=0)
+        runs = max(runs, run + 1)
     assert customers.height * runs < 2**32, "too many customers at once"
-    of_period = _frame(periods, {"schedule": pl.UInt32, **{n: k for n, k in PERIODS.items() if n != "place"}})
+    places = customers.select("place", "schedule")
+
+    def of_customers(rows: list[tuple[object, ...]], columns: Columns) -> pl.DataFrame:
+        schema = {"schedule": pl.UInt32, **{name: kind for name, kind in columns.items() if name != "place"}}
+        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        return places.join(frame, on="schedule", maintain_order="left_right").select(*columns)
+
+    run_of_all = (pl.col("place") * runs + pl.col("run")).cast(pl.UInt32)
     return Customers(
-        customers=customers.select("customer", "name"),
+        names=customers.select("customer", "name", "contracted"),
         subjects=customers.select("subject", "place").explode("subject", empty_as_null=False, keep_nulls=False),
-        periods=places.join(of_period, on="schedule", maintain_order="left_right").select(*PERIODS),
-        segments=joined.with_columns(run=pl.col("place") * runs + pl.col("run")).select(*SEGMENTS),
+        billed=of_customers(billed, BILLED),
+        segments=of_customers(segments, SEGMENTS).with_columns(run=run_of_all),
         charges=tuple(term for term, _ in held),
         charge_terms=tuple(own for _, own in held),
-        terms=tuple(each for _, each in terms.values()),
+        periods=tuple(periods),
     )
-
-
-def _frame(rows: Sequence[tuple[object, ...]], schema: Columns) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=schema, orient="row")

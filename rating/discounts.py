@@ -97,7 +97,7 @@ def at(values: Sequence[Any], place: str, dtype: Any = None) -> pl.Expr:
 def _offs(term: Term, plan: int | None, contract: int | None, levels: Sequence[Level]) -> Iterator[Off]:
     for each in term.charge.discounts:
         if each.units is None:
-            yield Off("charge", each.id, each.percent, _plain(each.amount))
+            yield Off("charge", each.id, each.percent, plain(each.amount))
     for name, place in (("plan", plan), ("contract", contract)):
         for each in levels[place].discounts if place is not None else ():
             if each.percent is not None and applies(each, term):
@@ -109,7 +109,8 @@ def applies(discount: Discount, term: Term) -> bool:
     return not discount.charges or term.charge.id in discount.charges
 
 
-def _plain(amount: Any) -> Decimal | None:
+def plain(amount: Any) -> Decimal | None:
+    """A price of a book in one currency."""
     assert amount is None or isinstance(amount, Decimal), "an amount of a book in several currencies"
     return amount
 

@@ -13,7 +13,7 @@ from rating.books import Books, local_midnight
 from rating.calendar import Days, full_period
 from rating.proration import fraction
 from rating.segments import Segment, Stretch, adds_up, segments_of
-from rating.terms import Terms, change_instants, default_terms, terms_as_of
+from rating.terms import Terms, alike, change_instants, default_terms, terms_as_of
 from schemas.charges import Charge, FlatCharge
 from schemas.contract import Contract, Contracts
 
@@ -27,6 +27,8 @@ class Period(NamedTuple):
 
     full: Days
     days: Days
+    paid_from: date  # the first day that is no trial
+    ended: bool  # or else only what is paid in advance
     start_at: datetime
     end_at: datetime
     zone: ZoneInfo
@@ -35,9 +37,9 @@ class Period(NamedTuple):
 
     @property
     def fraction(self) -> tuple[int, int]:
-        """What of a full period it is, by the policy at its end."""
-        policy = self.terms.book.policies.proration
-        return fraction(policy, self.days, self.full, self.zone, self.terms.cycle.every, first=True)
+        """What of a full period it is, its trial apart, by the policy at its end."""
+        policy, paid = self.terms.book.policies.proration, Days(self.paid_from, self.days.end)
+        return fraction(policy, paid, self.full, self.zone, self.terms.cycle.every, first=paid.start < paid.end)
 
 
 class Scheduler:
@@ -67,7 +69,8 @@ class Scheduler:
 
         Raises LookupError when no price book holds for a part of a period, and what `terms_as_of` raises.
         """
-        key = None if contract is None else _what_it_says(contract)
+        beside = contract is not None and (contract.lines or contract.sla)
+        key = contract and (contract.customer if beside else alike(contract))
         if key not in self._known:
             self._known[key] = tuple(self._periods(contract))
         return self._known[key]
@@ -93,7 +96,9 @@ class Scheduler:
             if segments and days.end > self._after:
                 _refuse(unpriced, full)
                 start_at, end_at = local_midnight(days.start, zone), local_midnight(days.end, zone)
-                yield Period(full, days, start_at, end_at, zone, stretches[-1].terms, segments)
+                paid_from = min((each.days.start for each in stretches if not each.trial), default=days.end)
+                ended, terms = days.end <= self._through, stretches[-1].terms
+                yield Period(full, days, paid_from, ended, start_at, end_at, zone, terms, segments)
             day = days.end
 
     def _timeline(self, contract: Contract | None, zone: ZoneInfo) -> tuple[list[Stretch], _Unpriced]:
@@ -145,20 +150,3 @@ def _around(day: date, stretches: list[Stretch]) -> list[Stretch]:
         else:
             runs.append([stretch])
     return next(run for run in runs if run[0].days.start <= day < run[-1].days.end)
-
-
-def _what_it_says(contract: Contract) -> object:
-    """What a schedule is made of: equal for contracts that differ only in whose they are."""
-    own = contract.layer or contract.amendments or contract.discounts or contract.commitment
-    if (
-        own
-        or contract.minimum_spend is not None
-        or contract.maximum_spend is not None
-        or contract.lines
-        or contract.sla
-    ):
-        return contract.customer
-    return (
-        contract.plan, contract.book, contract.starts_on, contract.ends_on, contract.currency, contract.time_zone,
-        contract.cycle, contract.anchor_day, contract.trial_days, contract.price_version,
-    )  # fmt: skip

@@ -66,10 +66,10 @@ def segments_of(
         joined = _joined(held, additive)
         for at, (charge, stretch) in enumerate(joined):
             # 3. fractions
-            first = at == 0
+            first = not stretch.trial and all(earlier.trial for _, earlier in joined[:at])
             parts = fraction(policies.proration, stretch.days, full, zone, stretch.terms.cycle.every, first=first)
             # 4. runs
-            if first or policies.tier_scope is TierScope.VERSION or not _run_on(joined[at - 1][1], stretch):
+            if at == 0 or policies.tier_scope is TierScope.VERSION or not _run_on(joined[at - 1][1], stretch):
                 run += 1
             segments.append(Segment(slot, charge, stretch.terms, stretch.days, *parts, run, stretch.trial))
     return segments

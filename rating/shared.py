@@ -71,9 +71,18 @@ def shared(
 
 
 def credited(lines: pl.DataFrame, bills: pl.DataFrame) -> pl.Series:
-    """What prepaid credits pay of each line, in minor units, not above 0: at most what is left of a bill."""
+    """What prepaid credits pay of each line, in minor units, not above 0: at most what is left of a bill.
+
+    An earlier bill of an owner comes before a later one.
+    """
     nothing = pl.repeat(0, len(lines), dtype=pl.Int64, eager=True)
-    paying = bills.filter(pl.col("prepaid_minor") > 0).select("bill", wanted="prepaid_minor")
+    paying = bills.filter(pl.col("prepaid_minor") > 0)
+    if paying.is_empty():
+        return nothing
+    owed = lines.group_by("bill").agg(owed=_sum(LEFT).clip(lower_bound=0))
+    paying = paying.join(owed, on="bill", how="inner", maintain_order="left")
+    before = pl.col("owed").cum_sum().over("owner") - pl.col("owed")
+    paying = paying.select("bill", wanted=(pl.col("prepaid_minor") - before).clip(lower_bound=0))
     own = lines.with_row_index("line").select("line", "bill", "left")
     own = own.join(paying, on="bill", how="inner", maintain_order="left")
     if own.is_empty():

@@ -51,6 +51,15 @@ CHARGES: Columns = {
 }
 """Columns of a charges frame, sorted by customer, period and the order of the invoice."""
 
+DISCOUNTS: Columns = {
+    "charge_id": pl.String,
+    "level": pl.String,  # charge, plan or contract
+    "step": pl.String,  # discount or maximum_spend
+    "discount": pl.String,  # its id
+    "amount": AMOUNT,  # below 0
+}
+"""Columns of a frame of what was taken off charges, in the order of the charges and of the chain."""
+
 SLICES: Columns = {
     "charge_id": pl.String,
     "from_at": INSTANT,  # the segment: the stretch of the period in which the price held

@@ -155,6 +155,12 @@ class Contracts(BaseModel):
         return self._by_customer.get(customer)
 
     @cached_property
+    def names(self) -> frozenset[str]:
+        """All customers and all subjects that they pay for, whenever."""
+        subjects = {subject for contract in self.contracts for subject in contract.subjects}
+        return frozenset(subjects | self._by_customer.keys())
+
+    @cached_property
     def _by_customer(self) -> dict[str, Contract]:
         return {contract.customer: contract for contract in self.contracts}
 

@@ -83,6 +83,8 @@ def slices_of(charge: Any, part: Part, zero_usage_flat: str) -> list[Slice]:  # 
     match charge:
         case StandardCharge():
             return [part.slice(part.quantity, Fraction(charge.unit_price))]
+        case PercentageCharge():
+            return [part.slice(part.quantity, Fraction(charge.rate_percent) / 100)]
         case DynamicCharge():
             return [part.slice(part.quantity, Fraction(charge.multiplier))]
         case GraduatedCharge() | GraduatedPercentageCharge():

@@ -45,7 +45,7 @@ def chained(
     listed = [{**plain, "gross": row} if isinstance(row, str) else {**plain, **row} for row in rows]
     for row in listed:
         row["gross"] = D(row["gross"])
-    plain = {"currency": "USD", "policies": 0, "numerator": 1, "denominator": 1, "prepaid_minor": 0}
+    plain = {"owner": 0, "currency": "USD", "policies": 0, "numerator": 1, "denominator": 1, "prepaid_minor": 0}
     frame = pl.DataFrame([{**plain, **bill} for bill in bills or ({},)], schema=BILLS)
     split = None
     if buckets is not None:
@@ -67,7 +67,7 @@ def test_without_terms_an_amount_is_rounded() -> None:
     assert found.lines.row(0, named=True) == {
         "bill": 0, "row": 0, "kind": "charge", "level": "charge", "gross": D("1.005"), "discount": 0,
         "amount": D("1.005"), "amount_minor": 101, "shared_minor": 0, "credit_minor": 0, "net_minor": 101,
-        "tax_base_minor": 101,
+        "tax_base_minor": 101, "beside": None,
     }  # fmt: skip
     assert found.lines.schema == LINES
     assert found.applied.is_empty()
