@@ -78,7 +78,9 @@ def _credits(
         if not each.charges or term.charge.id in each.charges
     ]
     on = pl.DataFrame(pairs, schema={"beside": pl.UInt32, "term": pl.UInt32}, orient="row")
-    of_charges = lines.filter(level="charge").join(own, on="bill").join(on, on=["beside", "term"], how="semi")
+    of_charges = (
+        lines.filter(level="charge").drop("beside").join(own, on="bill").join(on, on=["beside", "term"], how="semi")
+    )
     sums = of_charges.group_by("beside", "percent", "money").agg(pl.col("left").sum())
     worth = times(exact_of(pl.col("left"), kinds), pl.col("percent"), _HUNDRED_PERCENT)
     return sums.select("beside", amount=NO_AMOUNT - worth).filter(pl.col("amount") < NO_AMOUNT)

@@ -104,7 +104,7 @@ def _manual(customers: Customers) -> Iterator[tuple[Beside, ManualLine]]:
     for bill, _, period in _contracts(customers):
         assert period.terms.contract
         for line in period.terms.contract.lines:
-            if period.days.start <= line.on < period.days.end:
+            if line.amount and period.days.start <= line.on < period.days.end:
                 yield Beside(bill, ChargeKind.MANUAL, amount=line.amount), line
 
 

@@ -1,7 +1,7 @@
 """Buckets: how a segment's quantity is made of windows of UTC. Core.
 
-Decides which windows are a segment's: all that overlap it, those that it cuts too. A window without usage counts as 0,
-and so does one below 0: what was given back in one hour does not lower the peak of another, nor pays for it.
+Decides which windows are a segment's: all that overlap it, those that it cuts too. A window without usage counts as 0.
+What was given back in one hour pays for another in sums and averages, and does not lower a peak.
 """
 
 import polars as pl
@@ -36,7 +36,7 @@ def taken(rows: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
     (SUM)                 | 3 + 4  |  none  |  9 - 2 |
     take                  max 7, sum 14, average 14 / 3, percentile 50 number 2 of 0, 7, 7: 7
     """
-    windows = combined(rows, [*_KEYS, "bucket_at"]).with_columns(pl.col("billionths").clip(lower_bound=ZERO))
+    windows = combined(rows, [*_KEYS, "bucket_at"])
     windows = windows.join(segments.select("segment", "take", "window", "percentile", "from_at", "to_at"), on="segment")
     parts = [windows.clear().select(*USED)]
     for (take,), of_take in windows.partition_by("take", as_dict=True).items():
@@ -45,7 +45,7 @@ def taken(rows: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
         else:
             found = of_take.group_by(_KEYS).agg(billionths=_put_together(str(take)))
             parts.append(found.with_columns(bucket_at=pl.lit(None, USED["bucket_at"])).select(*USED))
-    return pl.concat(parts)
+    return pl.concat(parts).with_columns(pl.col("billionths").clip(lower_bound=ZERO))
 
 
 def windows_of() -> pl.Expr:
@@ -88,5 +88,5 @@ def _percentile() -> pl.Expr:
     count = windows_of().first()
     number = ((pl.col("percentile").first() * count + hundred - 1) // hundred).clip(lower_bound=pl.lit(1, pl.Int128))
     place = number - (count - pl.len().cast(pl.Int128)) - 1
-    found = pl.col("billionths").sort().get(place.clip(lower_bound=ZERO).cast(pl.Int64))
+    found = pl.col("billionths").clip(lower_bound=ZERO).sort().get(place.clip(lower_bound=ZERO).cast(pl.Int64))
     return pl.when(place >= ZERO).then(found).otherwise(ZERO)

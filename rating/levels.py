@@ -55,9 +55,12 @@ def levels(rows: pl.DataFrame, segments: pl.DataFrame, carried: pl.DataFrame) ->
 def _moves(rows: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
     """For each segment, group and cell with usage: how the level moves in it, and what that weighs.
 
+    A value counts from the start of its window on, so that a rollup says as much as its events.
     `rise` and the area under the values: whole units and billionths apart, because billionths times microseconds may
     need more than 128 bits. `last` and `first_at` are of meters whose values replace each other.
     """
+    rows = rows.join(segments.select("segment", "from_at"), on="segment")
+    rows = rows.with_columns(at=pl.max_horizontal(pl.coalesce("bucket_at", "at"), "from_at"))
     values = combined(rows, ["segment", "group", "cell", "at"])
     values = values.join(segments.select("segment", "to_at", "additive"), on="segment").sort("at")
     key = ["segment", "group", "cell"]

@@ -163,7 +163,8 @@ def _used(
 def _unused(used: pl.DataFrame, special: pl.DataFrame) -> pl.DataFrame:
     """Nothing (columns USED), for each segment that used nothing and has a part all the same.
 
-    Not of groups and cells. With `take: each` only where the whole run used nothing: else its buckets are its parts.
+    Not of groups. With `take: each` only where the whole run used nothing: else its buckets are its parts; and then it
+    opens nothing, because no window that was used could owe a flat amount.
     """
     lacking = special.filter(~pl.col("scattered")).join(used, on="segment", how="anti")
     runs = special.join(used, on="segment", how="semi").select("run")
@@ -180,7 +181,9 @@ def _unused(used: pl.DataFrame, special: pl.DataFrame) -> pl.DataFrame:
 
 def _special_parts(used: pl.DataFrame, special: pl.DataFrame) -> pl.DataFrame:
     """The parts of special segments (columns _LINED), sorted. What events are sold is converted already."""
-    wanted = ("segment", "line", "run", "term", "trial", "matrix", "unpriced", "events", "has_bounds", *CONVERSION)
+    wanted = (
+        "segment", "line", "run", "term", "trial", "matrix", "unpriced", "events", "has_bounds", "take", *CONVERSION
+    )  # fmt: skip
     rows = used.join(special.select(wanted), on="segment")
     as_it_is = {"times": 1, "by": 1, "step": 1, "unpriced": 0}
     rows = rows.with_columns(
@@ -188,6 +191,7 @@ def _special_parts(used: pl.DataFrame, special: pl.DataFrame) -> pl.DataFrame:
     )
     nothing = pl.lit(Decimal(0), AMOUNT)
     parts = sold(rows).with_columns(
+        opens=pl.col("opens") & ((pl.col("take") != "each") | pl.col("bucket_at").is_not_null()),
         billable=pl.col("billable").fill_null(pl.col("quantity")),
         fees=pl.when("events").then(pl.col("fees").fill_null(0)),
         bounded=pl.when("has_bounds").then(pl.col("bounded").fill_null(nothing)),

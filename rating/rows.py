@@ -19,7 +19,7 @@ from schemas.money import AMOUNT, QUANTITY
 
 CHARGE_ROWS: Columns = {
     **ROWS,
-    "term": pl.UInt32,  # of its last part
+    "term": pl.UInt32,  # of its last segment
     "numerator": pl.Int64,  # the share of the full period that the charge was in force
     "denominator": pl.Int64,
     "gross": AMOUNT,
@@ -52,10 +52,15 @@ def priced_rows(
     rows, parts = _with_flat(used.rows, used.parts, customers)
     amounts = price(parts, customers.segments, customers.charges)
     parts = parts.with_columns(amounts.amounts.alias("amount"))
-    of_row = parts.group_by("row", maintain_order=True).agg(pl.col("term").last(), gross=pl.col("amount").sum())
-    rows = rows.with_columns(of_row["term"], of_row["gross"])
+    rows = rows.with_columns(parts.group_by("row", maintain_order=True).agg(gross=pl.col("amount").sum())["gross"])
     key = ("place", "period_start", "slot")
-    in_force = customers.segments.group_by(key).agg(pl.col("numerator").sum(), pl.col("denominator").first())
+    paid = pl.when("trial").then(0).otherwise("numerator").sum()
+    in_force = (
+        customers.segments.lazy()
+        .group_by(key, maintain_order=True)
+        .agg(pl.col("term").last(), numerator=paid, denominator=pl.col("denominator").first())
+    )
+    in_force = in_force.collect()
     rows = rows.join(in_force, on=key, how="left", maintain_order="left").select(*CHARGE_ROWS)
     return Priced(rows, parts, amounts.slices, used.unassigned, used.carried)
 

@@ -93,7 +93,7 @@ class Scheduler:
             if days.end > self._through:
                 in_advance = self._advance and days.start > self._after
                 segments = tuple(each for each in segments if in_advance and _is_paid_in_advance(each.charge))
-            if segments and days.end > self._after:
+            if (segments or days.end <= self._through) and days.end > self._after:
                 _refuse(unpriced, full)
                 start_at, end_at = local_midnight(days.start, zone), local_midnight(days.end, zone)
                 paid_from = min((each.days.start for each in stretches if not each.trial), default=days.end)

@@ -23,6 +23,10 @@ NO_AMOUNT = pl.lit(Decimal(0), AMOUNT)
 BEFORE, AFTER, AT = pl.col("before"), pl.col("after"), pl.col("at")
 
 
+UNUSED = pl.col("opens") & (pl.col("total") == NOTHING)
+"""Whether a part stands for a run without usage."""
+
+
 class Step(NamedTuple):
     """One possible slice of a part. Expressions over a parts frame with `after`, and `at`: the part's price row."""
 
@@ -60,8 +64,7 @@ def tier_steps(shape: Shape, rows: Sequence[PriceRow], *, runs_on: bool) -> list
 
     A tier is open below and closed above, so the unit on a bound is sold at the lower tier's price: contracts say
     "the first 100 units", and the 100th unit is one of them. A tier's flat amount is owed by the part that enters it
-    by any fraction; that of the first tier by the part that opens the run, or, where zero usage owes none, by the
-    first part that sells.
+    by any fraction; that of the first tier also by the part that opens a run without usage, where zero usage owes it.
 
         tiers up to 100, up to 500, without end
 
@@ -82,7 +85,7 @@ def tier_steps(shape: Shape, rows: Sequence[PriceRow], *, runs_on: bool) -> list
             owed_before=start < BEFORE,
         )
         if number == 0 and shape.zero_owes:
-            sold = sold._replace(owed=pl.lit(value=True), owed_before=~pl.col("opens"))
+            sold = sold._replace(owed=sold.owed | UNUSED)
         up_to = pl.lit(None, QUANTITY) if end is None else end
         steps.append(_step(rungs, AT, sold, up_to=up_to, label=label))
         start = NOTHING if end is None else end
@@ -104,8 +107,8 @@ def volume_step(shape: Shape, rows: Sequence[PriceRow]) -> Step:
     beyond = pl.sum_horizontal(pl.lit(0, pl.UInt32), *[(pl.col("total") > end).cast(pl.UInt32) for end in ends])
     rungs = [rung for row in rows for rung in row.rungs]
     rung = AT * pl.lit(shape.tiers, pl.UInt32) + beyond
-    due = pl.lit(value=True) if shape.zero_owes else pl.col("total") > NOTHING
-    sold = Sold(AFTER, BEFORE, owed=due, owed_before=due & ~pl.col("opens"))
+    owed = NOTHING < AFTER
+    sold = Sold(AFTER, BEFORE, owed=owed | UNUSED if shape.zero_owes else owed, owed_before=NOTHING < BEFORE)
     return _step(rungs, rung, sold, up_to=of_row([each.up_to for each in rungs], QUANTITY, rung))
 
 

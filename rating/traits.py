@@ -19,7 +19,7 @@ TRAITS: Columns = {
     "meter": pl.String,  # null for a flat charge
     "aggregation": pl.String,
     "sieve": pl.UInt32,  # the place in the list of sieves
-    "scattered": pl.Boolean,  # by groups or cells: a segment without usage has no part
+    "scattered": pl.Boolean,  # by groups: a segment without usage has no part
     "matrix": pl.Boolean,
     "window": pl.String,  # null without buckets
     "take": pl.String,  # of buckets; "whole" without
@@ -99,7 +99,7 @@ def _row(charge: MeteredCharge, aggregation: str, more: Decimal) -> dict[str, An
     if charge.recurring and take == "sum":
         take = WHOLE  # windows are not cut off at 0: what was given back in one of them lowers the level
     matrix = isinstance(charge, MatrixCharge)
-    scattered = matrix or bool(charge.group_by)
+    scattered = bool(charge.group_by)
     times, by, step = _conversion(charge)
     unpriced = sum((discount.units or Decimal(0) for discount in charge.discounts), charge.included + more)
     return {
@@ -107,12 +107,12 @@ def _row(charge: MeteredCharge, aggregation: str, more: Decimal) -> dict[str, An
         "aggregation": aggregation,
         "scattered": scattered,
         "matrix": matrix,
-        "window": charge.buckets.window if charge.buckets and take not in {WHOLE, "time_weighted"} else None,
+        "window": charge.buckets.window if charge.buckets and take != WHOLE else None,
         "take": take,
         "percentile": whole((charge.buckets and charge.buckets.percent) or Decimal(0), 10),
         "recurring": charge.recurring,
         "events": events,
-        "plain": take == WHOLE and not (scattered or charge.filters or charge.recurring or events),
+        "plain": take == WHOLE and not (scattered or matrix or charge.filters or charge.recurring or events),
         "times": times,
         "by": by,
         "step": step,

@@ -22,7 +22,7 @@ from tests.oracles.rating.quantities import (
     window_start,
     within,
 )
-from tests.oracles.rating.terms import Customer
+from tests.oracles.rating.terms import Customer, Terms
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Case:
     events: list[Event]
     aggregation: str
     carried: dict[tuple[str, ...], Fraction]
+    at_end: Terms  # of the period: what plan and contract say
+    since: datetime  # when the first period that is rated begins: what came before is in `carried`
 
     @property
     def last(self) -> Segment:
@@ -65,10 +67,18 @@ def charge_rows(case: Case) -> list[Row]:
         row = case.row("usage", group=dict(zip(case.last.charge.group_by, group, strict=True)))
         for run in sorted({segment.run for segment in case.segments}):
             segments = [segment for segment in case.segments if segment.run == run]
+            if group and not any(_is_used(case, segment, group) for segment in segments):
+                continue
             _price_run(case, segments, group, row)
         row.gross = sum((part.amount for part in row.slices), ZERO)
         rows += _chained(case, row)
     return rows
+
+
+def _is_used(case: Case, segment: Segment, group: tuple[str, ...]) -> bool:
+    """Whether a group has usage in a segment, or a level."""
+    cells = cells_of(segment)
+    return any(_own(segment, case.events, group, cell) or _level(case, segment, group, cell) > 0 for cell in cells)
 
 
 def _flat_row(case: Case) -> Row:
@@ -97,7 +107,7 @@ def groups_of(case: Case) -> list[tuple[str, ...]]:
 
 def _earlier(case: Case) -> list[Event]:
     charge = case.segments[0].charge
-    return [event for event in case.events if event.at < case.period.start and passes(charge, event)]
+    return [event for event in within(case.events, case.since, case.period.start) if passes(charge, event)]
 
 
 def _own(segment: Segment, events: Sequence[Event], group: tuple[str, ...], cell: int) -> list[Event]:
@@ -129,6 +139,8 @@ def _price_run(case: Case, segments: list[Segment], group: tuple[str, ...], row:
         if segment.trial:
             _price_trial(case, segment, group, row)
     paid = [segment for segment in segments if not segment.trial]
+    if group and not any(_is_used(case, segment, group) for segment in paid):
+        paid = []
     for stretch in [[segment] for segment in paid] if scope == "version" else [paid]:
         buckets = stretch[0].charge.buckets if stretch else None
         if not stretch:
@@ -224,7 +236,7 @@ def _chained(case: Case, row: Row) -> list[Row]:
     left = row.gross
     ours = [
         *[(discount, True) for discount in charge.discounts],
-        *[(discount, False) for discount in [*terms.of_plan.discounts, *terms.of_contract.discounts]],
+        *[(discount, False) for discount in [*case.at_end.of_plan.discounts, *case.at_end.of_contract.discounts]],
     ]
     for discount, of_charge in ours:
         if discount.charges and charge.id not in discount.charges:

@@ -98,7 +98,8 @@ def slices_of(charge: Any, part: Part, zero_usage_flat: str) -> list[Slice]:  # 
         case CapacityCharge():
             capacity = Fraction(charge.capacity)
             above = max(part.after - capacity, ZERO) - max(part.before - capacity, ZERO)
-            whole = Fraction(charge.amount) if part.opens else ZERO
+            enters = part.opens if part.total == 0 else part.before == 0 and part.quantity > 0
+            whole = Fraction(charge.amount) if enters else ZERO
             within = part.slice(part.quantity - above, ZERO, whole, up_to=capacity)
             return [within, part.slice(above, Fraction(charge.overage_price))]
         case MatrixCharge():

@@ -89,6 +89,7 @@ class Payer:
     aggregations: Mapping[str, str]
     carried: Carried
     without_cell: list[Unassigned] = field(default_factory=list)
+    since: datetime = datetime.max.replace(tzinfo=UTC)
 
     def bills(self, after: date, through: date) -> Iterator[tuple[list[Row], PriceBook]]:
         """The rows of each bill, with the book that holds for it, in the order of time."""
@@ -97,8 +98,10 @@ class Payer:
         zone = self.customer.zone
         first = min([day_start(after, zone), *(event.at for event in self.events)])
         for period in periods_of(self.customer, self.books, first, day_start(through, zone)):
-            if after < local_day(period.end, zone) <= through and (bill := self.bill(period)):
-                yield bill
+            if after < local_day(period.end, zone) <= through:
+                self.since = min(self.since, period.start)
+                if bill := self.bill(period):
+                    yield bill
 
     def bill(self, period: Period) -> tuple[list[Row], PriceBook] | None:
         """The rows of a period, also of what was paid in advance."""
@@ -126,7 +129,9 @@ class Payer:
                 for (name, one, group), level in self.carried.items()
                 if (name, one) == (self.customer.name, charge_id)
             }
-            rows += charge_rows(Case(self.customer, period, segments, self.events, aggregation, levels))
+            rows += charge_rows(
+                Case(self.customer, period, segments, self.events, aggregation, levels, pieces[-1][3], self.since)
+            )
             self.without_cell += [one for segment in segments for one in without_cell(segment, self.events)]
         return rows
 

@@ -129,11 +129,11 @@ def test_a_flat_amount_is_owed_by_the_part_that_enters_its_tier(policies: Polici
     assert amounts(charge, *run(4, 6, 1, 2)) == [11, 6, 11, 4]
 
 
-def test_the_first_part_that_sells_owes_the_first_flat_where_zero_usage_owes_none() -> None:
-    """The part that opens the run sells nothing: the flat amount waits under `none`, and not under `first_tier`."""
-    terms = [(10, 1, 7), (None, 2, 9)]
-    assert amounts(tiered("graduated", *terms, policies=NO_FLAT), *run(0, 3, 1)) == [0, 10, 1]
-    assert amounts(tiered("graduated", *terms), *run(0, 3, 1)) == [7, 3, 1]
+@pytest.mark.parametrize("policies", [Policies(), NO_FLAT])
+def test_the_first_part_that_sells_owes_the_first_flat(policies: Policies) -> None:
+    """The part that opens the run sells nothing: the flat amount waits for one that does, whatever zero usage owes."""
+    charge = tiered("graduated", (10, 1, 7), (None, 2, 9), policies=policies)
+    assert amounts(charge, *run(0, 3, 1)) == [0, 10, 1]
 
 
 def test_tiers_run_on_at_the_prices_of_each_segment() -> None:
