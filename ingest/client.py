@@ -196,12 +196,12 @@ class Client:
         """
         assert threading.current_thread() is not self._thread, "on_rejected may not wait for what waits for it"
         with self._settled:
-            if self._closing:
-                return []
             self._closing = True
             self._work.notify()
             self._settled.notify_all()
-            self._settled.wait_for(lambda: not self._lines or self._blocked, timeout_s)
+            self._settled.wait_for(lambda: not self._lines or self._blocked or self._stopped, timeout_s)
+            if self._stopped:
+                return []
             self._stopped = True
             left = [json.loads(line) for line in self._lines]
             self._work.notify()

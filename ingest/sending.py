@@ -118,12 +118,14 @@ def batch_length(sizes: Iterable[int], events_max: int, bytes_max: int) -> int:
 def verdict_of(status: int, headers: Mapping[str, str], body: bytes, count: int, now: datetime) -> Verdict:
     """What an answer says about a batch of `count` events. `now` is for a Retry-After that is a date.
 
+    Only the gateway's own 204 acknowledges: a page that some proxy shows with 200 means that nobody has the events.
+
     >>> verdict_of(503, {"Retry-After": "2"}, b"", 1, datetime.min)
     Again(detail='503 Service Unavailable', after_s=2.0)
     """
     said = _problem(body)
     detail = f"{_words(status)}: {said['detail']}"[:_DETAIL_LENGTH_MAX] if "detail" in said else _words(status)
-    if 200 <= status < 300:
+    if status == HTTPStatus.NO_CONTENT:
         return Acknowledged()
     if status in _COME_AGAIN or status >= 500:
         return Again(detail, _retry_after_s(headers, now))
