@@ -22,7 +22,6 @@ from tests.e2e.test_serve import usage
 from tests.servers.kafka import free_port
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "producing.md").read_text(encoding="utf-8")
-KILLS = 3
 
 
 def call(number: int, **fields: Any) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def test_a_server_that_comes_late_and_is_killed_again_and_again_loses_nothing(se
         while client.fault is None:
             time.sleep(0.01)  # until the client has found nobody there
         server.start("--port", port)
-        for more in [500, 900, 1300][:KILLS]:
+        for more in (500, 900, 1300):
             wait_for_acknowledgements(client, more)
             server.kill()
             assert client.flush(0.3) > 0  # what was sent meanwhile waits, and flush says so
