@@ -6,7 +6,6 @@ closed and not open. And a request's tenant is its key's: it stands in `request.
 """
 
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from aggregation.api import http_problem
 from ingest.api import problem_response
 from ingest.request import Refusal, RefusedError
 from meterline.known_keys import KeysAwayError, KnownKeys
+from meterline.openapi import description_route, without_names
 from schemas.api_key import Access, bearer_token, opens, presented_key
 from schemas.api_key import ApiKey as Key
 from schemas.api_key import Scope as KeyScope
@@ -64,11 +64,9 @@ RULES = {
     "GET /metrics": Rule(KeyScope.ADMIN),  # they count what all tenants do
 }
 """By method and path, `{}` for each parameter of the path. HEAD is GET."""
-OPEN = {"GET /healthz", "GET /readyz"}
+OPEN = {"GET /healthz", "GET /readyz", "GET /api/swagger.json"}
 OPEN_ON_LOOPBACK = {"GET /metrics"}
 _PROXIED = ("forwarded", "x-forwarded-for", "via")  # who came through a proxy is not on this machine
-
-_PARAMETER = re.compile(r"\{[^}]*\}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,8 @@ def guarded(
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]],
     middleware: Sequence[Middleware] = (),
 ) -> Starlette:
-    """An application of these routes, behind this guard; all requests are let in where no keys are in use."""
+    """An application of these routes and their description, behind this guard, which without keys lets all in."""
+    routes = [*routes, description_route(route_names(routes))]
 
     @asynccontextmanager
     async def with_keys(app: Starlette) -> AsyncIterator[None]:
@@ -202,13 +201,19 @@ def route_name(routes: Sequence[BaseRoute], scope: Scope) -> str | None:
     return None
 
 
+def route_names(routes: Sequence[BaseRoute]) -> set[str]:
+    """The names of all routes, as RULES has them."""
+    listed = [route for route in routes if isinstance(route, Route)]
+    return {f"{_method(method)} {path_of(route)}" for route in listed for method in route.methods or ()}
+
+
 def path_of(route: BaseRoute) -> str:
     """A route's path, with `{}` for each parameter.
 
     >>> path_of(Route("/api/v1/keys/{id:str}", lambda request: None))
     '/api/v1/keys/{}'
     """
-    return _PARAMETER.sub("{}", route.path) if isinstance(route, Route) else type(route).__name__
+    return without_names(route.path) if isinstance(route, Route) else type(route).__name__
 
 
 def is_loopback(address: str) -> bool:
