@@ -25,7 +25,9 @@ from starlette.routing import Route
 
 from aggregation.answer import Read, answer, usage_span
 from aggregation.batch import ConfigVersions
-from aggregation.listing import PAGE_MAX, counts_statement, events_query, list_statement, listed, open_metrics, page
+from aggregation.explain import PAGE_MAX, page
+from aggregation.listing import counts_statement, events_query, list_statement, listed, open_metrics
+from aggregation.parameters import from_body, from_url, range_of, whole
 from aggregation.plan import Scope, Statement
 from aggregation.present import csv_body, json_body, meter_body, meter_id
 from aggregation.recount import Backfill
@@ -35,6 +37,7 @@ from schemas.meter import Meter
 from schemas.problem import PROBLEM_TYPE, ProblemError, problem
 from schemas.usage_query import InvalidQueryError, UnknownCustomerError, usage_query
 from stores.clickhouse import Clients, EngineAwayError, query
+from stores.log import Log
 
 QUERIES_MAX = 4
 BODY_BYTES_MAX = 1 << 20
@@ -64,22 +67,21 @@ class Asked:
 
     def parameters(self) -> dict[str, Any]:
         """The parameters, from the URL or from a JSON body."""
-        return _from_body(self.body) if self.request.method == "POST" else _from_url(self.request)
+        return from_body(self.body) if self.request.method == "POST" else from_url(self.request.query_params)
 
 
 class UsageApi:
-    """The routes over a pool of clients, the log's meters, its versions of the configuration, and its backfills."""
+    """The routes over a pool of clients, the log with its meters, and what of them was filled later."""
 
     def __init__(
         self,
         clients: Clients,
-        meters: Callable[[], tuple[Meter, ...]],
-        versions: ConfigVersions,
+        log: Log,
         backfills: Callable[[], Sequence[Backfill]],
     ) -> None:
         self._clients = clients
-        self._meters = meters
-        self._versions = versions
+        self._log = log
+        self._versions: ConfigVersions = log.config
         self._backfills = backfills
         self._threads = ThreadPoolExecutor(max_workers=QUERIES_MAX, thread_name_prefix="query")
 
@@ -156,31 +158,39 @@ class UsageApi:
         return Scope(asked.tenant, meter, usage, self._filled(meter))
 
     def _meter_of(self, name: str) -> Meter:
-        for meter in self._meters():
-            if name in {meter.slug, meter_id(meter.slug)}:
+        meters, times = self._log.meters(), self._log.meter_times()
+        for meter in meters:
+            if name in {meter.slug, meter_id(meter.slug, times[meter.slug].created_at)}:
                 return meter
         raise ProblemError(HTTPStatus.NOT_FOUND, f"meter not found: {name}")
 
     def _list_meters(self, _: Asked) -> Response:
-        return _json([meter_body(meter) for meter in self._meters()])
+        meters, times = (
+            self._log.meters(),
+            self._log.meter_times(),
+        )  # in this order: each has its times
+        return _json([meter_body(meter, times[meter.slug]) for meter in meters])
 
     def _meter(self, asked: Asked) -> Response:
-        return _json(meter_body(self._meter_of(asked.request.path_params["meter"])))
+        meter = self._meter_of(asked.request.path_params["meter"])
+        return _json(meter_body(meter, self._log.meter_times()[meter.slug]))
 
     def _subjects(self, asked: Asked) -> Response:
-        return self._groups(asked, {**_range_of(asked), "groupBy": ["subject"]}, "subject")
+        return self._groups(asked, {**range_of(asked.request.query_params), "groupBy": ["subject"]}, "subject")
 
     def _values(self, asked: Asked) -> Response:
         key = asked.request.path_params["key"]
         since = {"from": _now() - timedelta(days=VALUES_DAYS)}
-        return self._groups(asked, {**since, **_range_of(asked), "groupBy": [key]}, f"dimension {key}")
+        return self._groups(
+            asked, {**since, **range_of(asked.request.query_params), "groupBy": [key]}, f"dimension {key}"
+        )
 
     def _groups(self, asked: Asked, parameters: dict[str, Any], column: str) -> Response:
         rows = answer(self._scope(asked, parameters), asked.read, self._versions).rows
         return _json(rows[column].unique().sort().to_list() if column in rows.columns else [])
 
     def _list_events(self, asked: Asked) -> Response:
-        events = events_query(_from_url(asked.request))
+        events = events_query(from_url(asked.request.query_params, ()))
         oldest = _now() - timedelta(days=LISTED_DAYS_MAX)
         if events.start and events.start < oldest:
             raise InvalidQueryError(f"from: allowed: no more than {LISTED_DAYS_MAX} days ago")
@@ -195,10 +205,10 @@ class UsageApi:
         """The number of a meter over a range, and the events behind it, a page at a time."""
         given = asked.request.query_params
         meter = self._meter_of(given.get("meter", ""))
-        usage = usage_query({key: value for key, value in _from_url(asked.request).items() if key in _EXPLAINED})
+        usage = usage_query({key: value for key, value in from_url(given).items() if key in _EXPLAINED})
         if usage.start is None or usage.end is None:
             raise InvalidQueryError("allowed: an explanation needs meter, from and to")
-        limit, late_since = _whole(given, "limit", PAGE_MAX, PAGE_MAX), _whole(given, "lateSince", None, 1 << 32)
+        limit, late_since = whole(given, "limit", PAGE_MAX, PAGE_MAX), whole(given, "lateSince", None, 1 << 32)
         scope = Scope(asked.tenant, meter, usage, self._filled(meter))
         found = page(
             scope, usage_span(usage), late_since, given.get("cursor", ""), limit or PAGE_MAX, asked.read, self._versions
@@ -241,49 +251,6 @@ def _reading(clients: Clients) -> Iterator[Read]:
             return query(client(), statement.sql, **statement.bound)
 
         yield read
-
-
-def _from_url(request: Request) -> dict[str, Any]:
-    given = request.query_params
-    lists = {"subject", "groupBy", "filterCustomerId"}
-    listing = request.url.path.endswith("/events")
-    found: dict[str, Any] = {
-        key: given.getlist(key) if key in lists and not listing else value for key, value in given.items()
-    }
-    filters = {key[14:-1]: given.getlist(key) for key in given if key.startswith("filterGroupBy[") and key[-1] == "]"}
-    if filters:
-        found["filterGroupBy"] = filters
-    if "advancedMeterGroupByFilters" in found:
-        found["advancedMeterGroupByFilters"] = _parsed(found["advancedMeterGroupByFilters"].encode())
-    return found
-
-
-def _from_body(body: bytes) -> dict[str, Any]:
-    parsed = _parsed(body) if body else {}
-    if not isinstance(parsed, dict):
-        raise InvalidQueryError("allowed: a JSON object")
-    return {key: value for key, value in parsed.items() if value is not None}
-
-
-def _parsed(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidQueryError(f"not JSON: {error}") from None
-
-
-def _range_of(asked: Asked) -> dict[str, str]:
-    given = asked.request.query_params
-    return {key: given[key] for key in ("from", "to") if key in given}
-
-
-def _whole(given: Any, name: str, default: int | None, most: int) -> int | None:
-    text = given.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdecimal() or int(text) > most:
-        raise InvalidQueryError(f"{name}: {text}; allowed: a whole number up to {most}")
-    return int(text)
 
 
 def _now() -> datetime:

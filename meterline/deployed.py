@@ -119,8 +119,7 @@ def usage_of(servers: Servers, database: sa.Engine, log: Log) -> UsageApi | None
         return None
     return UsageApi(
         Clients(lambda: open_clickhouse(servers.clickhouse)),
-        log.meters,
-        log.config,
+        log,
         partial(backfills_of, database, log),
     )
 

@@ -132,8 +132,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
     group_commit = GroupCommit(ThreadedLog(app.log), app.log.partitions)
     usage = UsageApi(
         Clients(lambda: open_embedded(app.clickhouse_directory)),
-        app.log.meters,
-        app.log.config,
+        app.log,
         partial(backfills_of, app.database, app.log),
     )
 

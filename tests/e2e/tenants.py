@@ -24,8 +24,11 @@ class Tenants:
         self.client = httpx.Client(base_url=server.url, timeout=30)
         self.keys = {"default": first}
         for tenant in tenants:
-            wanted = {"tenant": tenant, "scope": EVERY_SCOPE, "name": "first"}
-            self.keys[tenant] = self.operate("create_key", **wanted)[-1]["text"]
+            self.add(tenant)
+
+    def add(self, tenant: str) -> None:
+        """Make a key for one more tenant."""
+        self.keys[tenant] = self.operate("create_key", tenant=tenant, scope=EVERY_SCOPE, name="first")["text"]
 
     def ask(self, method: str, path: str, tenant: str, **request: Any) -> httpx.Response:
         """The answer to a request with a tenant's key."""
@@ -37,15 +40,17 @@ class Tenants:
         answer = self.ask("POST", "/api/v1/events", tenant, json=events, headers=BATCH)
         assert answer.status_code == 204, answer.text
 
-    def operate(self, operation: str, /, **parameters: Any) -> list[dict[str, Any]]:
-        """What an operation says, as the tenant that runs the server asks for it."""
+    def operate(self, operation: str, /, **parameters: Any) -> dict[str, Any]:
+        """What an operation says in the end, asked for by the tenant that runs the server."""
         answer = self.ask("POST", f"/api/v1/operations/{operation}", "default", json=parameters)
         assert answer.status_code == 200, answer.text
-        return [json.loads(line) for line in answer.text.splitlines()]
+        last: dict[str, Any] = json.loads(answer.content.splitlines()[-1])
+        assert last["kind"] != "failure", last
+        return last
 
     def settle(self) -> None:
         """Wait until all that was sent is stored."""
-        assert self.operate("replay_rejections", reason="none", repaired=None)[-1]["kind"] == "text"
+        self.operate("replay_rejections", reason="none", repaired=None)
 
 
 @contextmanager
