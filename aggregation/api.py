@@ -28,7 +28,7 @@ from aggregation.batch import ConfigVersions
 from aggregation.explain import PAGE_MAX, page
 from aggregation.listing import counts_statement, events_query, list_statement, listed, open_metrics
 from aggregation.parameters import from_body, from_url, range_of, whole
-from aggregation.plan import Scope, Statement
+from aggregation.plan import GROUPS_MAX, Scope, Statement
 from aggregation.present import csv_body, json_body, meter_body, meter_id
 from aggregation.recount import Backfill
 from schemas.event import number_text
@@ -43,6 +43,7 @@ QUERIES_MAX = 4
 BODY_BYTES_MAX = 1 << 20
 LISTED_DAYS_MAX = 32
 VALUES_DAYS = 1
+RETRY_AFTER_S = 1
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +129,8 @@ class UsageApi:
             return problem_response(ProblemError(HTTPStatus.BAD_REQUEST, str(invalid)))
         except UnknownCustomerError as unknown:
             return problem_response(ProblemError(HTTPStatus.NOT_FOUND, str(unknown)))
-        except EngineAwayError:
-            logger.warning("a query found no engine: %s", request.url.path, exc_info=True)
+        except EngineAwayError as error:
+            logger.warning("a query found no engine: %s: %s", request.url.path, type(error).__name__)
             away = "the stored usage is away; try again"
             return problem_response(ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, away))
         except Exception:
@@ -186,7 +187,7 @@ class UsageApi:
         )
 
     def _groups(self, asked: Asked, parameters: dict[str, Any], column: str) -> Response:
-        rows = answer(self._scope(asked, parameters), asked.read, self._versions).rows
+        rows = answer(self._scope(asked, parameters), asked.read, self._versions, rows_max=GROUPS_MAX).rows
         return _json(rows[column].unique().sort().to_list() if column in rows.columns else [])
 
     def _list_events(self, asked: Asked) -> Response:
@@ -239,7 +240,10 @@ async def http_problem(_: Request, error: Exception) -> Response:
 def problem_response(refused: ProblemError, headers: Mapping[str, str] | None = None) -> Response:
     """A refusal as application/problem+json."""
     body = problem(refused.status, refused.detail, f"urn:request:{uuid.uuid4().hex}")
-    return Response(orjson.dumps(body), status_code=refused.status, media_type=PROBLEM_TYPE, headers=headers)
+    again = {"Retry-After": str(RETRY_AFTER_S)} if refused.status is HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return Response(
+        orjson.dumps(body), status_code=refused.status, media_type=PROBLEM_TYPE, headers={**again, **(headers or {})}
+    )
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from schemas.usage_query import UsageQuery, WindowSize
 
 MICROS = 1_000_000
 EVENTS_AT_ONCE = 250_000
+GROUPS_MAX = 500_000
+"""Of a query, before its filters: what is read and put together at once stays within some 200 MB."""
 _EDGES_MAX = 0.5  # of the hours; beyond it, one pass over the events is the shorter way
 _HOUR = "toInt64(intDiv(toUnixTimestamp64Milli(window_start), 1000))"
 
@@ -193,7 +195,8 @@ def rollups_statement(scope: Scope, planned: Plan, measures: tuple[str, ...]) ->
     groups += [f"value{number}" for number in range(len(scope.dimensions))]
     return Statement(
         f"SELECT {', '.join([*keys, *added_up])} FROM rollups WHERE {' AND '.join(clauses)}"  # noqa: S608  bound
-        f" GROUP BY {', '.join(groups)}",
+        f" GROUP BY {', '.join(groups)} LIMIT {GROUPS_MAX + 1}"
+        f" SETTINGS max_rows_to_group_by = {GROUPS_MAX + 1}, group_by_overflow_mode = 'break'",
         bound,
     )
 

@@ -42,6 +42,8 @@ KEEP_ALIVE_S = 75  # longer than load balancers keep a connection, so that it is
 SHUTDOWN_S = 8  # that requests in flight have; each of them is answered sooner, once its body is there
 LIMITS_INTERVAL_S = 10.0
 KEYS_ANSWER_S = 2
+QUERY_ANSWER_S = 30
+"""How long ClickHouse may keep silent about a usage query: a server that hangs must not hold all the threads."""
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +120,7 @@ def usage_of(servers: Servers, database: sa.Engine, log: Log) -> UsageApi | None
     if servers.clickhouse.startswith("chdb:"):
         return None
     return UsageApi(
-        Clients(lambda: open_clickhouse(servers.clickhouse)),
+        Clients(partial(open_clickhouse, servers.clickhouse, answers_within_s=QUERY_ANSWER_S)),
         log,
         partial(backfills_of, database, log),
     )
