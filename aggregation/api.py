@@ -26,11 +26,26 @@ from starlette.routing import Route
 from aggregation.answer import Read, answer, usage_span
 from aggregation.batch import ConfigVersions
 from aggregation.explain import PAGE_MAX, page
-from aggregation.listing import counts_statement, events_query, list_statement, listed, open_metrics
+from aggregation.listing import (
+    EventsPageQuery,
+    EventsQuery,
+    RejectionsQuery,
+    counts_statement,
+    list_query,
+    list_statement,
+    listed,
+    open_metrics,
+    page_statement,
+    paged,
+    rejected,
+    rejections_statement,
+)
 from aggregation.parameters import from_body, from_url, range_of, whole
 from aggregation.plan import GROUPS_MAX, Scope, Statement
 from aggregation.present import csv_body, json_body, meter_body, meter_id
 from aggregation.recount import Backfill
+from schemas.api_key import Access
+from schemas.api_key import Scope as KeyScope
 from schemas.event import number_text
 from schemas.log import DEFAULT_TENANT
 from schemas.meter import Meter
@@ -66,6 +81,12 @@ class Asked:
         """Whose data it is about."""
         return tenant_of(self.request)
 
+    @property
+    def of_who_runs_it(self) -> bool:
+        """Whether whoever asks may see what is no tenant's."""
+        access: Access | None = getattr(self.request.state, "access", None)
+        return access is not None and access.tenant == DEFAULT_TENANT and KeyScope.ADMIN in access.scopes
+
     def parameters(self) -> dict[str, Any]:
         """The parameters, from the URL or from a JSON body."""
         return from_body(self.body) if self.request.method == "POST" else from_url(self.request.query_params)
@@ -96,6 +117,8 @@ class UsageApi:
             self._route(meter, self._meter, ["GET"]),
             self._route("/api/v1/meters", self._list_meters, ["GET"]),
             self._route("/api/v1/events", self._list_events, ["GET"]),
+            self._route("/api/v2/events", self._page_events, ["GET"]),
+            self._route("/api/v1/events/rejected", self._page_rejections, ["GET"]),
             self._route("/api/v1/debug/metrics", self._debug_metrics, ["GET"]),
             self._route("/api/v1/usage/explain", self._explain, ["GET"]),
         ]
@@ -191,12 +214,25 @@ class UsageApi:
         return _json(rows[column].unique().sort().to_list() if column in rows.columns else [])
 
     def _list_events(self, asked: Asked) -> Response:
-        events = events_query(from_url(asked.request.query_params, ()))
+        events = list_query(EventsQuery, from_url(asked.request.query_params, ()))
         oldest = _now() - timedelta(days=LISTED_DAYS_MAX)
         if events.start and events.start < oldest:
             raise InvalidQueryError(f"from: allowed: no more than {LISTED_DAYS_MAX} days ago")
         bounded = events.model_copy(update={"start": events.start or oldest})
         return _json(listed(asked.read(list_statement(asked.tenant, bounded))))
+
+    def _page_events(self, asked: Asked) -> Response:
+        wanted = list_query(EventsPageQuery, from_url(asked.request.query_params, ()))
+        rows = asked.read(page_statement(asked.tenant, wanted, None))
+        return _json(paged(rows, wanted.limit, listed))
+
+    def _page_rejections(self, asked: Asked) -> Response:
+        wanted = list_query(RejectionsQuery, from_url(asked.request.query_params, ()))
+        if wanted.of_nobody and not asked.of_who_runs_it:
+            allowed = f"ofNobody is for keys of the tenant {DEFAULT_TENANT} with the scope {KeyScope.ADMIN}"
+            raise ProblemError(HTTPStatus.FORBIDDEN, allowed)
+        rows = asked.read(rejections_statement(asked.tenant, wanted))
+        return _json(paged(rows, wanted.limit, rejected))
 
     def _debug_metrics(self, asked: Asked) -> Response:
         midnight = _now().replace(hour=0, minute=0, second=0, microsecond=0)

@@ -4,7 +4,6 @@ Owns what explains a number: why an event does not count, which copies of it wer
 arrived after a cut. A page ends at an event's place, so that the next one goes on behind it whatever arrives meanwhile.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,11 @@ from aggregation.answer import Read, counted_events
 from aggregation.batch import ConfigVersions
 from aggregation.fold import counts_for
 from aggregation.listing import shown
+from aggregation.place import behind, cursor_at, micros_of, place_of
 from aggregation.plan import STRETCHES, Scope, Statement
-from schemas.usage_query import InvalidQueryError
 
 PAGE_MAX = 1000
 _DECODED = ("event", "log_id", "partition", "offset", "line", "appended_at")
-_CURSOR = re.compile(r"(-?\d{1,18})\.([0-9a-f]{32})\.(\d{1,4})\.(\d{1,18})\.(\d{1,9})", re.ASCII)
-_PLACE = "(toUnixTimestamp64Micro(time), log_id, partition, offset, line)"
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,7 @@ def page(
                 "duplicates": refused.get((row["source"], row["id"]), []),
             }
         )
-    last = rows.row(-1, named=True)
-    places = (int(last["micros"]), last["log_id"], last["partition"], last["offset"], last["line"])
-    return Page(events, ".".join(map(str, places)) if more else None)
+    return Page(events, cursor_at(rows.row(-1, named=True)) if more else None)
 
 
 def _page_statement(scope: Scope, span: tuple[int, int], cursor: str, limit: int) -> Statement:
@@ -85,19 +80,13 @@ def _page_statement(scope: Scope, span: tuple[int, int], cursor: str, limit: int
         "time < fromUnixTimestamp64Micro({end:Int64}, 'UTC')",
     ]
     bound |= {"type": scope.meter.event_type, "start": span[0], "end": span[1], "limit": limit}
-    if cursor:
-        match = _CURSOR.fullmatch(cursor)
-        if not match:
-            raise InvalidQueryError("cursor: allowed: the nextCursor of an answer")
-        micros, log_id, partition, offset, line = match.groups()
-        bound |= {"micros": int(micros), "log_id": log_id, "partition": int(partition), "offset": int(offset)}
-        bound["line"] = int(line)
-        after = "({micros:Int64}, {log_id:String}, {partition:UInt16}, {offset:UInt64}, {line:UInt32})"
-        clauses.append(f"{_PLACE} > {after}")
+    after, place = behind(cursor, "time", newest_first=False)
+    clauses += after
+    bound |= place
     return Statement(
         "SELECT event, log_id, partition, offset, line, appended_at, id AS id, source, subject, time, epoch,"  # noqa: S608
-        " validation_errors, toUnixTimestamp64Micro(time) AS micros FROM events"
-        f" WHERE {' AND '.join(clauses)} ORDER BY {_PLACE} LIMIT {{limit:UInt32}}",
+        f" validation_errors, {micros_of('time')} AS micros FROM events"
+        f" WHERE {' AND '.join(clauses)} ORDER BY {place_of('time')} LIMIT {{limit:UInt32}}",
         bound,
     )
 

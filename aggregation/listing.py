@@ -1,18 +1,33 @@
-"""Stored events as lists: the newest ones, and how many each subject has had."""
+"""Stored events and rejections as lists, the newest first, page by page; and how many events each subject has had.
+
+Owns whose a rejection is: that tenant's whom the line names, if it is JSON at all; the default tenant's where an object
+names none, as with events; and otherwise nobody's, to be seen by who runs the system.
+"""
 
 import json
+from base64 import b64decode
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from aggregation.event_filter import EventFilter
+from aggregation.place import COLUMNS, behind, cursor_at, micros_of, place_of
 from aggregation.plan import Statement
+from schemas.log import DEFAULT_TENANT
+from schemas.outcomes import Reason
 from schemas.usage_query import Instant, InvalidQueryError
 
 LIST_MAX = 100
+RAW_BYTES_MAX = 16 << 10
+"""Of a rejected line that is shown: it may be as long as a record."""
+_NAMED = "toString(JSONType(raw, 'tenant'))"
+_IS_SOMEBODYS = f"(isValidJSON(raw) AND toString(JSONType(raw)) = 'Object' AND {_NAMED} IN ('String', 'Null'))"
+_OWNER = f"if({_NAMED} = 'Null', '{DEFAULT_TENANT}', JSONExtractString(raw, 'tenant'))"
 
 
 class EventsQuery(BaseModel):
@@ -29,10 +44,37 @@ class EventsQuery(BaseModel):
     limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
 
 
-def events_query(parameters: dict[str, Any]) -> EventsQuery:
+class EventsPageQuery(BaseModel):
+    """A page of events, newest first. The `client_id` is of no use here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
+
+    cursor: str = ""
+    limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
+    client_id: str | None = Field(default=None, min_length=1, max_length=36)
+    filter: EventFilter = EventFilter()
+
+
+class RejectionsQuery(BaseModel):
+    """A page of rejections, newest first; of lines that are JSON and so some tenant's, or of nobody's."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
+
+    start: Instant | None = Field(default=None, alias="from")
+    end: Instant | None = Field(default=None, alias="to")
+    reason: Reason | None = None
+    cursor: str = ""
+    limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
+    of_nobody: bool = False
+
+
+Asked = TypeVar("Asked", bound=BaseModel)
+
+
+def list_query(model: type[Asked], parameters: dict[str, Any]) -> Asked:
     """The query of a request. Raises InvalidQueryError with the first thing that is wrong."""
     try:
-        return EventsQuery.model_validate(parameters)
+        return model.model_validate(parameters)
     except ValidationError as error:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Value error, ")
@@ -57,6 +99,69 @@ def list_statement(tenant: str, asked: EventsQuery) -> Statement:
         " ORDER BY time DESC, appended_at DESC, partition DESC, offset DESC, line DESC LIMIT {limit:UInt32}",
         {"tenant": tenant, "limit": asked.limit, **named},
     )
+
+
+def page_statement(tenant: str, asked: EventsPageQuery, subjects: Sequence[str] | None) -> Statement:
+    """One event more than a page has; `subjects` are those of the customers that are asked for."""
+    conditions, bound = asked.filter.conditions()
+    behind_it, place = behind(asked.cursor, "time", newest_first=True)
+    if subjects is not None:
+        conditions.append("subject IN {of_customers:Array(String)}")
+        bound["of_customers"] = list(subjects)
+    return Statement(
+        f"SELECT event, time, appended_at, stored_at, validation_errors, subject, {COLUMNS},"  # noqa: S608  bound
+        f" {micros_of('time')} AS micros FROM events"
+        f" WHERE {' AND '.join(['tenant = {tenant:String}', *conditions, *behind_it])}"
+        f" ORDER BY {place_of('time')} DESC LIMIT {{limit:UInt32}}",
+        {"tenant": tenant, "limit": asked.limit + 1, **bound, **place},
+    )
+
+
+def rejections_statement(tenant: str, asked: RejectionsQuery) -> Statement:
+    """One rejection more than a page has."""
+    behind_it, place = behind(asked.cursor, "appended_at", newest_first=True)
+    bounds = {
+        "appended_at >= {from:DateTime64(6, 'UTC')}": ("from", asked.start),
+        "appended_at < {to:DateTime64(6, 'UTC')}": ("to", asked.end),
+        "reason = {reason:String}": ("reason", asked.reason),
+    }
+    given = {clause: pair for clause, pair in bounds.items() if pair[1] is not None}
+    whose = f"NOT ({_IS_SOMEBODYS})" if asked.of_nobody else f"{_IS_SOMEBODYS} AND {_OWNER} = {{tenant:String}}"
+    return Statement(
+        f"SELECT reason, detail, base64Encode(substring(raw, 1, {RAW_BYTES_MAX})) AS encoded, length(raw) AS bytes,"  # noqa: S608
+        f" {COLUMNS}, appended_at, rejected_at, {micros_of('appended_at')} AS micros FROM rejections"
+        f" WHERE {' AND '.join([whose, *given, *behind_it])}"
+        f" ORDER BY {place_of('appended_at')} DESC LIMIT {{limit:UInt32}}",
+        {"tenant": tenant, "limit": asked.limit + 1, **dict(given.values()), **place},
+    )
+
+
+def paged(rows: pl.DataFrame, limit: int, shown_as: Callable[[pl.DataFrame], list[dict[str, Any]]]) -> dict[str, Any]:
+    """Rows, of which there may be one too many, as a page of them with the cursor of the next page, if there is one."""
+    items = rows.head(limit)
+    return {"items": shown_as(items), "nextCursor": cursor_at(items.row(-1, named=True)) if len(rows) > limit else None}
+
+
+def rejected(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rejections: why, where in the log, when, and the line, as much of it as is shown; what is no text in base64."""
+    found = []
+    for row in rows.iter_rows(named=True):
+        raw = b64decode(row["encoded"])
+        try:
+            line = {"raw": raw.decode(errors="strict" if row["bytes"] == len(raw) else "ignore")}
+        except UnicodeDecodeError:
+            line = {"rawBase64": row["encoded"]}
+        found.append(
+            {
+                **{name: row[name] for name in ("reason", "detail", "partition", "offset", "line")},
+                "position": f"{row['log_id'][:8]}:{row['partition']}:{row['offset']}:{row['line']}",
+                "ingestedAt": shown(row["appended_at"]),
+                "rejectedAt": shown(row["rejected_at"]),
+                **line,
+                "bytes": row["bytes"],
+            }
+        )
+    return found
 
 
 def listed(rows: pl.DataFrame) -> list[dict[str, Any]]:

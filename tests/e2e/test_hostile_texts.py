@@ -60,6 +60,8 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("groupBy",), ("clientId",), ("asOf",), ("advancedMeterGroupByFilters",), ("filterCustomerId",),
     ),
     "/api/v1/events": (("id", "subject"), ("from",), ("to",), ("ingestedAtFrom",), ("ingestedAtTo",), ("limit",)),
+    "/api/v1/events/rejected": (("cursor",), ("limit",), ("reason",), ("from",), ("to",), ("ofNobody",)),
+    "/api/v2/events": (("cursor",), ("limit",), ("filter",), ("clientId",)),
     "/api/v1/usage/explain": (
         ("subject",), ("meter",), ("from",), ("to",), ("asOf",), ("lateSince",), ("limit",), ("cursor",),
     ),
@@ -226,7 +228,7 @@ def test_no_parameter_and_no_path_fails(tenants: Tenants) -> None:
     """Each parameter of each route, each part of a path, and each operator of a filter."""
     for (path, requests), text in itertools.product(PARAMETERS.items(), TEXTS + SHORT):
         for names in requests[: None if text in SHORT else 1]:
-            others = {key: value for key, value in EXPLAIN.items() if key not in names and not path.endswith("events")}
+            others = {key: value for key, value in EXPLAIN.items() if key not in names and "events" not in path}
             asked = [*others.items(), *((name, escaped(text)) for name in names)]
             refused(tenants.ask("GET", f"{path}?{'&'.join(map('='.join, asked))}", "acme"))
     for (method, path), text in itertools.product(PATHS, SHORT):
@@ -236,6 +238,8 @@ def test_no_parameter_and_no_path_fails(tenants: Tenants) -> None:
     for text in TEXTS:
         refused(tenants.ask("GET", f"{QUERY}?{escaped(text)}={escaped(text)}&filterGroupBy[{escaped(text)}]=x", "acme"))
         compared = [{name: text} for name in OPERATORS]
+        attributes = {name: {"$or": compared} for name in ("id", "source", "subject", "type")}
+        refused(tenants.ask("GET", "/api/v2/events", "acme", params={"filter": json.dumps(attributes)}))
         for filters in ({"$or": compared}, {"$and": compared}, {text: text}):
             asked_for = {**EXPLAIN, "advancedMeterGroupByFilters": {"region": filters}}
             refused(tenants.ask("POST", QUERY, "acme", content=json.dumps(asked_for)))

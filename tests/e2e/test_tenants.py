@@ -5,6 +5,7 @@ both keys; a route without a case here fails.
 """
 
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -77,6 +78,17 @@ CASES: dict[str, list[Case]] = {
         asked(EVENTS, ingestedAtFrom=RANGE["from"], ingestedAtTo=RANGE["to"]),
         asked(EVENTS, shows=False, tenant="default", subject="nobody"),
     ],
+    f"GET {EVENTS}/rejected": [
+        Case(f"{EVENTS}/rejected", shows=True),
+        asked(f"{EVENTS}/rejected", shows=False, tenant="default", reason="missing_field"),
+        asked(f"{EVENTS}/rejected", shows=False, cursor=f"{1 << 50}.{'f' * 32}.0.9.0"),
+        Case(f"{EVENTS}/rejected", {"params": {"ofNobody": True}}),
+    ],
+    "GET /api/v2/events": [
+        Case("/api/v2/events", shows=True),
+        Case("/api/v2/events", {"params": {"filter": '{"id":{"$or":[{"$like":"%"},{"$ne":"x"}]}}'}}, shows=True),
+        asked("/api/v2/events", shows=False, cursor=f"{1 << 50}.{'f' * 32}.0.9.0", filter='{"subject":{"$in":[]}}'),
+    ],
     f"POST {EVENTS}": [
         Case(EVENTS, {"json": [{"tenant": tenant, "id": "1"} for tenant in MARKS], "headers": BATCH}),
         Case(EVENTS, {"json": {"id": "1", "tenant": {"$eq": "default"}}}),
@@ -130,7 +142,10 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
             named = {"name": f"{MARKS[tenant]} key", "scopes": ["query"]}
             assert running.ask("POST", "/api/v1/keys", tenant, json=named).status_code == 201
             running.send(tenant, events_of(tenant))
-        running.settle()
+        rejected = [{"tenant": tenant, "id": f"{mark}-rejected", "data": mark} for tenant, mark in MARKS.items()]
+        file = running.server.directory.parent / "rejected.ndjson"
+        file.write_text("\n".join(map(json.dumps, rejected)))
+        running.server.run("import", str(file))  # as a direct producer would; it waits until all is stored
         yield running
 
 
