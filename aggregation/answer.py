@@ -61,8 +61,8 @@ _TOGETHER = {
 class Answer:
     """The rows of a query, by window and then by group.
 
-    Columns window_start and window_end (seconds since 1970), subject if asked for, `dimension NAME` for each dimension
-    that the query is split by, and value (Decimal(38, 9)).
+    Columns window_start and window_end (seconds since 1970), subject and customer (null: nobody's) if asked for,
+    `dimension NAME` for each dimension that the query is split by, and value (Decimal(38, 9)).
     """
 
     rows: pl.DataFrame
@@ -213,7 +213,7 @@ def _named(rows: pl.DataFrame, scope: Scope) -> pl.DataFrame:
 
 def _no_rows(scope: Scope, measures: tuple[str, ...]) -> pl.DataFrame:
     kinds: dict[str, Any] = {"count": pl.UInt64, "uniques": pl.List(pl.String), "latest": LATEST}
-    keys: dict[str, Any] = {"subject": pl.String} if scope.query.by_subject else {}
+    keys: dict[str, Any] = {"subject": pl.String} if scope.by_subject else {}
     keys |= {f"dimension {name}": pl.String for name in scope.dimensions}
     return pl.DataFrame(
         schema={"window_start": pl.Int64, **keys, **{name: kinds.get(name, QUANTITY) for name in measures}}
@@ -226,7 +226,13 @@ def _finished(scope: Scope, rows: pl.DataFrame, windows: Instants) -> Answer:
     A query without windows has one, and its rows' window_start is 0.
     """
     query, kind = scope.query, scope.meter.aggregation
-    keys = [*(["subject"] if query.by_subject else []), *(f"dimension {name}" for name in query.dimensions)]
+    if query.by_customer:
+        payers = {subject: customer for customer, subjects in scope.customers.items() for subject in subjects}
+        rows = rows.with_columns(
+            customer=pl.col("subject").replace_strict(payers, default=None, return_dtype=pl.String)
+        )
+    whose = {"subject": query.by_subject, "customer": query.by_customer}
+    keys = [*(name for name, asked in whose.items() if asked), *(f"dimension {name}" for name in query.dimensions)]
     groups = rows.group_by("window_start", *keys).agg(_TOGETHER[name] for name in MEASURES[kind])
     counts = kind in {Aggregation.COUNT, Aggregation.UNIQUE_COUNT}
     if counts and groups.is_empty() and not keys and not query.window_size:

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 import polars as pl
+import sqlalchemy as sa
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,6 +40,7 @@ from aggregation.listing import (
     paged,
     rejected,
     rejections_statement,
+    subjects_of,
 )
 from aggregation.parameters import from_body, from_url, range_of, whole
 from aggregation.plan import GROUPS_MAX, Scope, Statement
@@ -53,6 +55,9 @@ from schemas.problem import PROBLEM_TYPE, ProblemError, problem
 from schemas.usage_query import InvalidQueryError, UnknownCustomerError, usage_query
 from stores.clickhouse import Clients, EngineAwayError, query
 from stores.log import Log
+
+Customers = Mapping[str, tuple[str, ...]]
+"""The subjects of each customer."""
 
 QUERIES_MAX = 4
 BODY_BYTES_MAX = 1 << 20
@@ -93,18 +98,20 @@ class Asked:
 
 
 class UsageApi:
-    """The routes over a pool of clients, the log with its meters, and what of them was filled later."""
+    """The routes over a pool of clients, the log with its meters, what was filled later, and a tenant's customers."""
 
     def __init__(
         self,
         clients: Clients,
         log: Log,
         backfills: Callable[[], Sequence[Backfill]],
+        customers: Callable[[str], Customers],
     ) -> None:
         self._clients = clients
         self._log = log
         self._versions: ConfigVersions = log.config
         self._backfills = backfills
+        self._customers = customers
         self._threads = ThreadPoolExecutor(max_workers=QUERIES_MAX, thread_name_prefix="query")
 
     def routes(self) -> list[Route]:
@@ -152,8 +159,8 @@ class UsageApi:
             return problem_response(ProblemError(HTTPStatus.BAD_REQUEST, str(invalid)))
         except UnknownCustomerError as unknown:
             return problem_response(ProblemError(HTTPStatus.NOT_FOUND, str(unknown)))
-        except EngineAwayError as error:
-            logger.warning("a query found no engine: %s: %s", request.url.path, type(error).__name__)
+        except (EngineAwayError, sa.exc.OperationalError) as error:
+            logger.warning("a query found no engine, or no PostgreSQL: %s: %s", request.url.path, type(error).__name__)
             away = "the stored usage is away; try again"
             return problem_response(ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, away))
         except Exception:
@@ -178,8 +185,9 @@ class UsageApi:
     def _scope(self, asked: Asked, parameters: dict[str, Any]) -> Scope:
         meter = self._meter_of(asked.request.path_params["meter"])
         usage = usage_query(parameters)
-        usage.check(meter)
-        return Scope(asked.tenant, meter, usage, self._filled(meter))
+        customers = self._customers(asked.tenant) if usage.by_customer else {}
+        usage.check(meter, customers)
+        return Scope(asked.tenant, meter, usage, self._filled(meter), customers)
 
     def _meter_of(self, name: str) -> Meter:
         meters, times = self._log.meters(), self._log.meter_times()
@@ -214,17 +222,21 @@ class UsageApi:
         return _json(rows[column].unique().sort().to_list() if column in rows.columns else [])
 
     def _list_events(self, asked: Asked) -> Response:
-        events = list_query(EventsQuery, from_url(asked.request.query_params, ()))
+        events = list_query(EventsQuery, from_url(asked.request.query_params, ("customerId",)))
+        customers = self._customers(asked.tenant)
+        subjects = subjects_of(customers, events.customer_id or None)
         oldest = _now() - timedelta(days=LISTED_DAYS_MAX)
         if events.start and events.start < oldest:
             raise InvalidQueryError(f"from: allowed: no more than {LISTED_DAYS_MAX} days ago")
         bounded = events.model_copy(update={"start": events.start or oldest})
-        return _json(listed(asked.read(list_statement(asked.tenant, bounded))))
+        return _json(listed(asked.read(list_statement(asked.tenant, bounded, subjects)), customers))
 
     def _page_events(self, asked: Asked) -> Response:
         wanted = list_query(EventsPageQuery, from_url(asked.request.query_params, ()))
-        rows = asked.read(page_statement(asked.tenant, wanted, None))
-        return _json(paged(rows, wanted.limit, listed))
+        customers, exact = self._customers(asked.tenant), wanted.filter.customer_id
+        subjects = subjects_of(customers, exact.in_ if exact else None)
+        rows = asked.read(page_statement(asked.tenant, wanted, subjects))
+        return _json(paged(rows, wanted.limit, lambda page: listed(page, customers)))
 
     def _page_rejections(self, asked: Asked) -> Response:
         wanted = list_query(RejectionsQuery, from_url(asked.request.query_params, ()))

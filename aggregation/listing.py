@@ -6,7 +6,7 @@ names none, as with events; and otherwise nobody's, to be seen by who runs the s
 
 import json
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from aggregation.place import COLUMNS, behind, cursor_at, micros_of, place_of
 from aggregation.plan import Statement
 from schemas.log import DEFAULT_TENANT
 from schemas.outcomes import Reason
-from schemas.usage_query import Instant, InvalidQueryError
+from schemas.usage_query import Instant, InvalidQueryError, Names
 
 LIST_MAX = 100
 RAW_BYTES_MAX = 16 << 10
@@ -41,6 +41,7 @@ class EventsQuery(BaseModel):
     ingested_at_to: Instant | None = None
     id: str | None = Field(default=None, min_length=1)
     subject: str | None = Field(default=None, min_length=1)
+    customer_id: Names = ()
     limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
 
 
@@ -81,8 +82,8 @@ def list_query(model: type[Asked], parameters: dict[str, Any]) -> Asked:
         raise InvalidQueryError(f"{'.'.join(str(step) for step in first['loc'])}: {message}") from None
 
 
-def list_statement(tenant: str, asked: EventsQuery) -> Statement:
-    """The events that are asked for, newest first."""
+def list_statement(tenant: str, asked: EventsQuery, subjects: Sequence[str] | None) -> Statement:
+    """The events that are asked for, newest first; `subjects` are those of the customers that are asked for."""
     bounds = {
         "time >= {from:DateTime64(6, 'UTC')}": asked.start,
         "time < {to:DateTime64(6, 'UTC')}": asked.end,
@@ -90,15 +91,21 @@ def list_statement(tenant: str, asked: EventsQuery) -> Statement:
         "appended_at < {ingested_to:DateTime64(3, 'UTC')}": asked.ingested_at_to,
         "position(id, {id:String}) > 0": asked.id,
         "subject = {subject:String}": asked.subject,
+        "subject IN {of_customers:Array(String)}": None if subjects is None else list(subjects),
     }
     clauses = {clause: value for clause, value in bounds.items() if value is not None}
     named = {clause.split("{")[1].split(":")[0]: value for clause, value in clauses.items()}
     return Statement(
-        "SELECT event, time, appended_at, stored_at, validation_errors FROM events"  # noqa: S608  bound
+        "SELECT event, time, appended_at, stored_at, validation_errors, subject FROM events"  # noqa: S608  bound
         f" WHERE {' AND '.join(['tenant = {tenant:String}', *clauses])}"
         " ORDER BY time DESC, appended_at DESC, partition DESC, offset DESC, line DESC LIMIT {limit:UInt32}",
         {"tenant": tenant, "limit": asked.limit, **named},
     )
+
+
+def subjects_of(customers: Mapping[str, Sequence[str]], wanted: Sequence[str] | None) -> list[str] | None:
+    """The subjects of the customers that are wanted, of unknown ones none; None where no customer is asked for."""
+    return None if wanted is None else [subject for each in wanted for subject in customers.get(each, ())]
 
 
 def page_statement(tenant: str, asked: EventsPageQuery, subjects: Sequence[str] | None) -> Statement:
@@ -164,8 +171,9 @@ def rejected(rows: pl.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def listed(rows: pl.DataFrame) -> list[dict[str, Any]]:
+def listed(rows: pl.DataFrame, customers: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """Events as OpenMeter lists them. The event is as it was sent; without a time, it has the log's."""
+    payers = {subject: customer for customer, subjects in customers.items() for subject in subjects}
     found = []
     for row in rows.iter_rows(named=True):
         event = json.loads(row["event"], parse_float=Decimal, parse_int=Decimal)
@@ -175,6 +183,7 @@ def listed(rows: pl.DataFrame) -> list[dict[str, Any]]:
         found.append(
             {
                 "event": event,
+                **({"customerId": payers[row["subject"]]} if row["subject"] in payers else {}),
                 "ingestedAt": shown(row["appended_at"]),
                 "storedAt": shown(row["stored_at"]),
                 **({"validationError": "; ".join(row["validation_errors"])} if row["validation_errors"] else {}),

@@ -37,6 +37,7 @@ def json_body(answered: Answer, *, strings: bool) -> bytes:
                 "windowStart": row["start"],
                 "windowEnd": row["end"],
                 "subject": subject,
+                **({"customerId": row["customer"]} if query.by_customer else {}),
                 "groupBy": dimensions,
             }
         )
@@ -53,10 +54,11 @@ def csv_body(answered: Answer) -> str:
     query = answered.scope.query
     text = _Text()
     writer = csv.writer(text, lineterminator="\r\n")  # it puts quotes around what has a part of its line end
-    subject = ["subject"] if query.by_subject else []
-    writer.writerow(["window_start", "window_end", *subject, *query.dimensions, "value"])
+    whose = {"subject": query.by_subject, "customer_id": query.by_customer}
+    named = [name for name, asked in whose.items() if asked]
+    writer.writerow(["window_start", "window_end", *named, *query.dimensions, "value"])
     for row in _rows(answered):
-        keys = [*([row["subject"]] if query.by_subject else []), *row["dimensions"].values()]
+        keys = [*(row[name.removesuffix("_id")] or "" for name in named), *row["dimensions"].values()]
         writer.writerow([row["start"], row["end"], *map(_plain, keys), csv_number(row["value"])])
     return "".join(text)
 
@@ -113,6 +115,7 @@ def _rows(answered: Answer) -> Iterator[dict[str, Any]]:
             "start": texts[row["window_start"]],
             "end": texts[row["window_end"]],
             "subject": row.get("subject"),
+            "customer": row.get("customer"),
             "dimensions": {name: row[f"dimension {name}"] for name in query.dimensions},
             "value": row["value"],
         }

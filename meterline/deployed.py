@@ -24,6 +24,7 @@ from aggregation.app import worker_app
 from ingest.api import GroupCommit
 from ingest.api import routes as gateway_routes
 from meterline.access import Keys, guarded
+from meterline.customers import customers_of
 from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
 from meterline.meters_api import meter_routes
@@ -123,6 +124,7 @@ def usage_of(servers: Servers, database: sa.Engine, log: Log) -> UsageApi | None
         Clients(partial(open_clickhouse, servers.clickhouse, answers_within_s=QUERY_ANSWER_S)),
         log,
         partial(backfills_of, database, log),
+        partial(customers_of, database),
     )
 
 

@@ -3,6 +3,7 @@
 Owns what a query may ask, and the words in which one is refused. `to` is exclusive, as OpenMeter's SQL has it.
 """
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -119,7 +120,12 @@ class UsageQuery(BaseModel):
         listed = {key: TextFilter.model_validate({"$in": list(found)}) for key, found in self.filter_group_by.items()}
         return {**listed, **self.advanced_meter_group_by_filters}
 
-    def check(self, meter: Meter) -> None:
+    @property
+    def by_customer(self) -> bool:
+        """Whether the answer has a row a customer: a query for customers always has."""
+        return CUSTOMER in self.group_by or bool(self.filter_customer_id)
+
+    def check(self, meter: Meter, customers: Collection[str]) -> None:
         """Raises InvalidQueryError where the meter has not what is asked for, UnknownCustomerError for a customer."""
         for name in self.group_by:
             if name not in {SUBJECT, CUSTOMER, *meter.group_by}:
@@ -128,9 +134,8 @@ class UsageQuery(BaseModel):
             if name not in meter.group_by:
                 raise InvalidQueryError(f"invalid group by filter: {name}")
         for customer in self.filter_customer_id:
-            raise UnknownCustomerError(f"customer with id {customer} not found")
-        if CUSTOMER in self.group_by:
-            raise InvalidQueryError("customer filter is required with customer_id group by")
+            if customer not in customers:
+                raise UnknownCustomerError(f"customer with id {customer} not found")
 
 
 def usage_query(parameters: dict[str, Any]) -> UsageQuery:

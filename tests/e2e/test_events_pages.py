@@ -1,4 +1,4 @@
-"""Pages of events and of rejections from a running server: complete, stable while more arrives, and a tenant's own."""
+"""Events, rejections and customers of a running server: whole pages, stable while more arrives, and a tenant's own."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ import pytest
 from tests.e2e.tenants import Tenants, running_tenants
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-BOTH = {"Content-Type": "application/json"}
 
 
 def event(number: int, **fields: Any) -> dict[str, Any]:
@@ -137,3 +136,50 @@ def test_rejections_are_shown_to_whom_they_belong(tenants: Tenants, tmp_path: Pa
     assert tenants.ask("GET", "/api/v1/events/rejected", "acme", params={"ofNobody": True}).status_code == 403
     for asked in ({"reason": "none"}, {"from": "x"}, {"ofNobody": "x"}):
         assert tenants.ask("GET", "/api/v1/events/rejected", "acme", params=asked).status_code == 400
+
+
+CONTRACTS = """
+contracts:
+  - {customer: globex, name: Globex, subjects: [s0, s1], plan: any, starts_on: 2026-01-01}
+  - {customer: "=initech", name: Initech, subjects: [nobody], plan: any, starts_on: 2026-01-01}
+"""
+
+
+def test_usage_is_put_together_by_customer(tenants: Tenants) -> None:
+    """Of the contracts that were applied last; who has none is nobody's, and other tenants have no customers."""
+    query = "/api/v1/meters/bytes/query"
+
+    def ask(tenant: str = "default", **asked: Any) -> Any:
+        answer = tenants.ask("GET", query, tenant, params=asked)
+        return [(row["value"], row["customerId"], row["subject"]) for row in answer.json()["data"]]
+
+    assert tenants.ask("GET", query, "default", params={"filterCustomerId": "globex"}).status_code == 404
+    tenants.send("default", [event(number) for number in range(30)])
+    tenants.settle()
+    assert ask(groupBy="customer_id") == [(30, None, None)]
+    tenants.operate("apply_contracts", text=CONTRACTS, file="contracts.yaml")
+    assert ask(groupBy="customer_id") == [(10, None, None), (20, "globex", None)]
+    assert ask(filterCustomerId=["globex", "=initech"]) == [(20, "globex", None)]
+    assert ask(filterCustomerId="globex", subject=["s1", "s2"]) == [(10, "globex", "s1")]
+    assert ask(filterCustomerId="=initech") == ask(filterCustomerId="=initech", windowSize="DAY") == []
+    unknown = tenants.ask("GET", query, "default", params={"filterCustomerId": ["globex", "umbrella"]})
+    assert (unknown.status_code, unknown.json()["detail"]) == (404, "customer with id umbrella not found")
+    assert tenants.ask("GET", query, "acme", params={"filterCustomerId": "globex"}).status_code == 404
+    assert {customer for _, customer, _ in ask("acme", groupBy="customer_id")} == {None}
+    table = tenants.ask("GET", query, "default", params={"groupBy": "customer_id"}, headers={"Accept": "text/csv"}).text
+    assert [line.split(",")[2] for line in table.splitlines()] == ["customer_id", "", "globex"]
+    plain = tenants.ask("GET", query, "default").json()["data"]
+    assert [(row["value"], "customerId" in row) for row in plain] == [(30, False)]
+    for path, asked, of in (
+        ("/api/v1/events", {"customerId": "globex"}, lambda body: body),
+        ("/api/v2/events", {"filter": '{"customerId":{"$in":["globex"]}}'}, lambda body: body["items"]),
+    ):
+        rows = of(tenants.ask("GET", path, "default", params=asked).json())
+        assert [row["customerId"] for row in rows] == ["globex"] * 20
+        rows = of(tenants.ask("GET", path, "default").json())
+        assert {row["event"]["subject"]: row.get("customerId") for row in rows} == {
+            "s0": "globex",
+            "s1": "globex",
+            "s2": None,
+        }
+        assert not any("customerId" in row for row in of(tenants.ask("GET", path, "acme").json()))

@@ -63,6 +63,8 @@ CASES: dict[str, list[Case]] = {
         asked(f"{USAGE}/query", groupBy="region", advancedMeterGroupByFilters='{"region":{"$like":"%"}}'),
         Case(f"{USAGE}/query", {"params": {"groupBy": ["subject", "region"]}}, shows=True),
         Case(f"{USAGE}/query", {"params": {"subject": "shared"}, "headers": {"Accept": "text/csv"}}, shows=True),
+        asked(f"{USAGE}/query", groupBy=["customer_id", "subject"]),
+        asked(f"{USAGE}/query", filterCustomerId="x", shows=False),
         asked("/api/v1/meters/calls/query", shows=False, groupBy="subject", asOf=0),
     ],
     f"POST {METER}/query": [
@@ -142,6 +144,8 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
             named = {"name": f"{MARKS[tenant]} key", "scopes": ["query"]}
             assert running.ask("POST", "/api/v1/keys", tenant, json=named).status_code == 201
             running.send(tenant, events_of(tenant))
+        customer = f"customer: {MARKS['default']}-customer, name: x, subjects: [shared], plan: p, starts_on: 2026-01-01"
+        running.operate("apply_contracts", text=f"contracts: [{{{customer}}}]", file="contracts.yaml")
         rejected = [{"tenant": tenant, "id": f"{mark}-rejected", "data": mark} for tenant, mark in MARKS.items()]
         file = running.server.directory.parent / "rejected.ndjson"
         file.write_text("\n".join(map(json.dumps, rejected)))
