@@ -190,10 +190,12 @@ class UsageApi:
         return Scope(asked.tenant, meter, usage, self._filled(meter), customers)
 
     def _meter_of(self, name: str) -> Meter:
-        meters, times = self._log.meters(), self._log.meter_times()
-        for meter in meters:
-            if name in {meter.slug, meter_id(meter.slug, times[meter.slug].created_at)}:
-                return meter
+        by_slug = {meter.slug: meter for meter in self._log.meters()}
+        if name in by_slug:
+            return by_slug[name]
+        for slug, times in self._log.meter_times().items():
+            if name == meter_id(slug, times.created_at) and slug in by_slug:
+                return by_slug[slug]
         raise ProblemError(HTTPStatus.NOT_FOUND, f"meter not found: {name}")
 
     def _list_meters(self, _: Asked) -> Response:

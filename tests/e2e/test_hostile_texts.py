@@ -227,7 +227,7 @@ def test_listed_events_are_as_they_were_sent(tenants: Tenants) -> None:
 def test_no_parameter_and_no_path_fails(tenants: Tenants) -> None:
     """Each parameter of each route, each part of a path, and each operator of a filter."""
     for (path, requests), text in itertools.product(PARAMETERS.items(), TEXTS + SHORT):
-        for names in requests[: None if text in SHORT else 1]:
+        for names in requests if text in SHORT else [each for each in requests if len(each) > 1]:
             others = {key: value for key, value in EXPLAIN.items() if key not in names and "events" not in path}
             asked = [*others.items(), *((name, escaped(text)) for name in names)]
             refused(tenants.ask("GET", f"{path}?{'&'.join(map('='.join, asked))}", "acme"))
