@@ -24,6 +24,7 @@ from aggregation.app import worker_app
 from ingest.api import GroupCommit
 from ingest.api import routes as gateway_routes
 from meterline.access import Keys, guarded
+from meterline.customers import customers_of
 from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
 from meterline.meters_api import meter_routes
@@ -42,6 +43,8 @@ KEEP_ALIVE_S = 75  # longer than load balancers keep a connection, so that it is
 SHUTDOWN_S = 8  # that requests in flight have; each of them is answered sooner, once its body is there
 LIMITS_INTERVAL_S = 10.0
 KEYS_ANSWER_S = 2
+QUERY_ANSWER_S = 30
+"""How long ClickHouse may keep silent about a usage query: a server that hangs must not hold all the threads."""
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +121,10 @@ def usage_of(servers: Servers, database: sa.Engine, log: Log) -> UsageApi | None
     if servers.clickhouse.startswith("chdb:"):
         return None
     return UsageApi(
-        Clients(lambda: open_clickhouse(servers.clickhouse)),
-        log.meters,
-        log.config,
+        Clients(partial(open_clickhouse, servers.clickhouse, answers_within_s=QUERY_ANSWER_S)),
+        log,
         partial(backfills_of, database, log),
+        partial(customers_of, database),
     )
 
 

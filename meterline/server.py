@@ -31,6 +31,7 @@ from ingest.api import routes as gateway_routes
 from ingest.rate_limit import RateLimits
 from ingest.request import Refusal, RefusedError
 from meterline.access import Keys, body_of, guarded, is_loopback, may_read_files, uses_keys
+from meterline.customers import customers_of
 from meterline.embedded import Embedded, announced, embedded
 from meterline.keys import key_routes, local_key, refuse_without_keys
 from meterline.known_keys import KnownKeys
@@ -132,9 +133,9 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
     group_commit = GroupCommit(ThreadedLog(app.log), app.log.partitions)
     usage = UsageApi(
         Clients(lambda: open_embedded(app.clickhouse_directory)),
-        app.log.meters,
-        app.log.config,
+        app.log,
         partial(backfills_of, app.database, app.log),
+        partial(customers_of, app.database),
     )
 
     @asynccontextmanager

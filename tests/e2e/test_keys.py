@@ -44,10 +44,10 @@ def routes_of(app: Starlette) -> set[tuple[str, str]]:
 
 def applications() -> tuple[Starlette, Starlette]:
     """The applications over no stores: only their routes are looked at."""
-    log: Any = SimpleNamespace(newest_config=LogConfig, partitions=1, meters=None, config=None)
+    log: Any = SimpleNamespace(newest_config=LogConfig, partitions=1, meters=None, config=None, meter_times=None)
     stores: Any = SimpleNamespace(log=log, database=None, follower=None, clickhouse_directory=None)
     nothing: Any = None
-    usage = UsageApi(nothing, nothing, nothing, nothing)
+    usage = UsageApi(nothing, log, nothing, nothing)
     gateway = gateway_application(log, nothing, nothing, Listening(0), None, usage)
     return application(stores, Listening(0), None), gateway
 

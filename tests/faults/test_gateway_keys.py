@@ -129,9 +129,10 @@ def test_usage_is_taken_while_postgresql_is_away(deployment: Deployment, gateway
     gateway, database = gateways[0], deployment.system.database
     known, key_id = made(deployment, "acme", "ingest")
     new = made(deployment, "acme", "ingest")[0]
-    admin = made(deployment, "default", "admin")[0]
+    admin, reader = made(deployment, "default", "admin")[0], made(deployment, "default", "query")[0]
     base = gateway.url.removesuffix("/events")
     assert sends(gateway, known, event(1)).status_code == 204
+    assert httpx.get(f"{base}/meters", headers=bearer(reader)).status_code == 200
     assert httpx.get(f"{base}/keys", headers=bearer(admin)).status_code == 200
     elsewhere = sa.create_engine(database.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
 
@@ -149,6 +150,8 @@ def test_usage_is_taken_while_postgresql_is_away(deployment: Deployment, gateway
             assert sends(gateway, known, event(2)).status_code == 204
         assert is_problem(sends(gateway, new, event(3)), 503)
         assert is_problem(httpx.get(f"{base}/keys", headers=bearer(admin)), 503)
+        for page in ("meters", "meters/calls/query"):
+            assert is_problem(httpx.get(f"{base}/{page}", headers=bearer(reader)), 503)
         time.sleep(REVOKED_WITHIN_S)  # an outage lasts; there is nothing to await
         assert sends(gateway, known, event(2)).status_code == 204
     finally:
