@@ -30,9 +30,9 @@ from aggregation.plan import Scope, Statement
 from aggregation.present import csv_body, json_body, meter_body, meter_id
 from aggregation.recount import Backfill
 from schemas.event import number_text
-from schemas.log import DEFAULT_TENANT
 from schemas.meter import Meter
 from schemas.problem import PROBLEM_TYPE, ProblemError, problem
+from schemas.tenant import DEFAULT_TENANT
 from schemas.usage_query import InvalidQueryError, UnknownCustomerError, usage_query
 from stores.clickhouse import Clients, EngineAwayError, query
 

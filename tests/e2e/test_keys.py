@@ -18,7 +18,8 @@ from aggregation.api import UsageApi
 from meterline.access import OPEN, OPEN_ON_LOOPBACK, RULES, UNLISTED, path_of
 from meterline.deployed import gateway as gateway_application
 from meterline.known_keys import REVOKED_WITHIN_S
-from meterline.server import Listening, application
+from meterline.listening import Listening
+from meterline.server import application
 from schemas.api_key import TENANT
 from schemas.log import LogConfig
 from tests.e2e.conftest import Server

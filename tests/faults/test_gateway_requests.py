@@ -15,7 +15,7 @@ import pytest
 from ingest import api
 from ingest.encoding import zstd
 from meterline.deployed import gateway as application
-from meterline.server import Listening
+from meterline.listening import Listening
 from schemas.log import Limits, LogConfig
 from stores.kafka_producer import Producer
 from tests.faults.conftest import BATCH_EVENTS, METERS, PARTITIONS, Deployment, event
