@@ -13,6 +13,8 @@ import orjson
 import psutil
 import pytest
 
+from tests.servers import plain_http
+
 METERS = """
 meters:
   - {slug: calls, eventType: call, aggregation: COUNT}
@@ -62,7 +64,7 @@ class Server:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                if httpx.get(f"{self.url}/healthz").status_code == 200:
+                if plain_http.get(f"{self.url}/healthz").status_code == 200:
                     return
             except (OSError, httpx.HTTPError, ValueError):
                 assert self.processes[-1].poll() is None, self.log.read_text()

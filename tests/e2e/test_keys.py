@@ -24,6 +24,7 @@ from schemas.api_key import TENANT
 from schemas.log import LogConfig
 from tests.e2e.conftest import Server
 from tests.e2e.test_serve import BATCH, event, usage
+from tests.servers import plain_http
 
 SCOPES = ("ingest", "query", "admin")
 PROBLEM = "application/problem+json"
@@ -81,7 +82,7 @@ class Keyed:
     def ask(self, method: str, path: str, key: str | None, **request: Any) -> httpx.Response:
         """The answer to a request."""
         headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **request.pop("headers", {})}
-        return httpx.request(method, self.url + path, headers=headers, timeout=30, **request)
+        return plain_http.request(method, self.url + path, headers=headers, timeout=30, **request)
 
     def make(self, key: str, **fields: Any) -> dict[str, Any]:
         """A new key of the same tenant."""
@@ -172,7 +173,7 @@ def test_every_route_wants_a_key_of_its_scope_and_tenant(keyed: Keyed, method: s
         assert answer.headers["www-authenticate"].startswith('Bearer realm="meterline"')
         assert method == "HEAD" or is_problem(answer, 401)
     twice = httpx.Headers([("Authorization", f"Bearer {real}"), ("Authorization", f"Bearer {real}"), *proxied.items()])
-    assert httpx.request(method, keyed.url + where, headers=twice).status_code == 401
+    assert plain_http.request(method, keyed.url + where, headers=twice).status_code == 401
     rule = RULES.get(name, UNLISTED)
     for scope in SCOPES:
         answer = keyed.ask(method, where, keyed.keys["default", (scope,)], headers=proxied)

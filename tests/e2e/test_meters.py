@@ -5,10 +5,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.conftest import Server
+from tests.servers import plain_http
 
 FIRST = "meters: [{slug: calls, eventType: call, aggregation: COUNT}]"
 LATER = """
@@ -73,11 +73,11 @@ def test_meters_over_http_and_in_a_list(server: Server, tmp_path: Path) -> None:
     server.start()
     url = f"{server.url}/api/v1/meters"
     definition = {"slug": "last", "eventType": "call", "aggregation": "LATEST", "valueProperty": "$['bytes']"}
-    assert httpx.post(url, json=definition).status_code == 201
-    assert httpx.post(url, json=definition).status_code == 409
-    assert httpx.put(f"{url}/last", json={"name": "Last size"}).json()["name"] == "Last size"
+    assert plain_http.post(url, json=definition).status_code == 201
+    assert plain_http.post(url, json=definition).status_code == 409
+    assert plain_http.put(f"{url}/last", json={"name": "Last size"}).json()["name"] == "Last size"
     import_events(server, tmp_path, range(50))
-    assert httpx.delete(f"{url}/last").status_code == 204
+    assert plain_http.delete(f"{url}/last").status_code == 204
     import_events(server, tmp_path, range(50, 100))
     assert usage(server)["last"] == 47
     listed = server.run("meters", "list")
