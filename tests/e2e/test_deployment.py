@@ -28,7 +28,7 @@ from tests.e2e.test_flights import rows as flight_rows
 from tests.servers import plain_http
 from tests.servers.clickhouse import ClickHouse
 from tests.servers.compose import ROOT, command, services
-from tests.servers.kafka import Broker, free_port
+from tests.servers.kafka import QUICK_START, Broker, free_port
 
 rows = flight_rows
 METERS = ROOT / "examples" / "flights" / "meters.yaml"
@@ -130,7 +130,7 @@ def database_url(postgres_url: str) -> Iterator[str]:
 def composed(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Iterator[Composed]:
     """Everything up, in the order of the file: the servers, the topic, and then the gateway and the workers."""
     with ThreadPoolExecutor() as beside, ExitStack() as ended:
-        broker = Broker(tmp_path_factory.mktemp("kafka"))
+        broker = Broker(tmp_path_factory.mktemp("kafka"), options=QUICK_START)
         ended.callback(broker.kill)
         starting = beside.submit(broker.start)
         clickhouse = ended.enter_context(ClickHouse(tmp_path_factory.mktemp("clickhouse-server")))
