@@ -40,25 +40,15 @@ class Server:
         """What it says."""
         return self.directory.parent / "server.log"
 
-    def start(self, *options: str, verbose: bool = False) -> None:
-        """Start it, and wait until it answers."""
-        meters = self.directory.parent / "meters.yaml"
-        meters.write_text(METERS)
+    def start(self, *options: str, verbose: bool = False, meters: str = METERS) -> None:
+        """Start it with these meters, or, where none are named, with those in force, and wait until it answers."""
         (self.directory / "server.json").unlink(missing_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "meterline",
-            *(["--verbose"] if verbose else []),
-            "serve",
-            "--port",
-            "0",
-            "--data",
-            str(self.directory),
-            "--meters",
-            str(meters),
-            *options,
-        ]
+        if meters:
+            file = self.directory.parent / "meters.yaml"
+            file.write_text(meters)
+            options = ("--meters", str(file), *options)
+        command = [sys.executable, "-m", "meterline", *(["--verbose"] if verbose else []), "serve", "--port", "0"]
+        command += ["--data", str(self.directory), *options]
         with self.log.open("ab") as log:
             self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
         deadline_s = time.monotonic() + START_TIMEOUT_S

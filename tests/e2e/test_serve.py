@@ -106,7 +106,7 @@ def test_the_command_line_beside_a_server_and_without_one(server: Server, tmp_pa
 
 def test_bad_lines_become_rejections_and_repaired_ones_events(server: Server, tmp_path: Any) -> None:
     """One file with every kind of bad line: the good ones count, the bad ones are listed, repaired and replayed."""
-    server.run("meters", "apply", str(_meters(tmp_path)))
+    server.start()
     lines = [
         json.dumps(event(1)).encode(), b"not json", json.dumps(event(2, time="1970-01-01T00:00:00Z")).encode(),
         json.dumps(event(3, time="9999-12-31T23:59:59Z")).encode(), json.dumps(event(4, subject=None)).encode(),
