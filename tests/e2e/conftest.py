@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,11 +91,21 @@ class Server:
             psutil.wait_procs([database], timeout=30)
 
 
+@contextmanager
+def server_in(folder: Path) -> Iterator[Server]:
+    """A server over a new data directory in a folder, not started yet. At the end nothing of it runs."""
+    for each in (folder, folder.parent):
+        each.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
+    running = Server(folder / "data")
+    running.directory.mkdir()
+    try:
+        yield running
+    finally:
+        running.end()
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server that is not started yet."""
-    tmp_path.parent.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    running = Server(tmp_path / "data")
-    running.directory.mkdir()
-    yield running
-    running.end()
+    with server_in(tmp_path) as made:
+        yield made

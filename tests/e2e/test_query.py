@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Server, server_in
 from tests.servers import plain_http
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}
@@ -25,19 +25,22 @@ def event(number: int, **fields: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture
-def api(server: Server) -> Iterator[httpx.Client]:
-    """A server with 48 events, two of them sent again, one unusable, one of another type, and one after a cut."""
-    server.start()
-    client = httpx.Client(base_url=server.url, timeout=30)
-    events = [event(number) for number in range(48)] + [event(0), event(1)]
-    events += [event(100, data={"bytes": "many"}), event(101, type="other")]
-    assert client.post("/api/v1/events", json=events, headers=BATCH).status_code == 204
-    server.run("audit")  # a barrier
-    assert client.post("/api/v1/events", json=[event(200)], headers=BATCH).status_code == 204
-    server.run("audit")
-    yield client
-    client.close()
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server with 48 events, two of them sent again, one unusable, one of another type, and one after a cut.
+
+    Tests only read from it.
+    """
+    with server_in(tmp_path_factory.mktemp("queried")) as server:
+        server.start()
+        events = [event(number) for number in range(48)] + [event(0), event(1)]
+        events += [event(100, data={"bytes": "many"}), event(101, type="other")]
+        with httpx.Client(base_url=server.url, timeout=30, verify=False) as client:
+            assert client.post("/api/v1/events", json=events, headers=BATCH).status_code == 204
+            server.run("audit")  # a barrier
+            assert client.post("/api/v1/events", json=[event(200)], headers=BATCH).status_code == 204
+            server.run("audit")
+            yield client
 
 
 def test_queries_as_json_and_as_csv(api: httpx.Client) -> None:
