@@ -49,9 +49,9 @@ from aggregation.recount import Backfill
 from schemas.api_key import Access
 from schemas.api_key import Scope as KeyScope
 from schemas.event import number_text
-from schemas.log import DEFAULT_TENANT
 from schemas.meter import Meter
 from schemas.problem import PROBLEM_TYPE, ProblemError, problem
+from schemas.tenant import DEFAULT_TENANT
 from schemas.usage_query import InvalidQueryError, UnknownCustomerError, usage_query
 from stores.clickhouse import Clients, EngineAwayError, query
 from stores.log import Log

@@ -18,8 +18,8 @@ from pydantic.alias_generators import to_camel
 from aggregation.event_filter import EventFilter
 from aggregation.place import COLUMNS, behind, cursor_at, micros_of, place_of
 from aggregation.plan import Statement
-from schemas.log import DEFAULT_TENANT
 from schemas.outcomes import Reason
+from schemas.tenant import DEFAULT_TENANT
 from schemas.usage_query import Instant, InvalidQueryError, Names
 
 LIST_MAX = 100

@@ -30,8 +30,9 @@ from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table, meter_table
 from schemas.configuration import ConfigurationError, faults_of
 from schemas.contract import contract_faults, parse_contracts
-from schemas.log import DEFAULT_TENANT, Flush
+from schemas.log import Flush
 from schemas.price_book import PriceBook, parse_price_book
+from schemas.tenant import DEFAULT_TENANT
 
 
 def import_usage(app: System, *, path: str) -> Iterator[Output]:
