@@ -7,8 +7,8 @@ Rollups hold whole hours of UTC. An hour that `from`, `to` or a window's bound c
 hours are cut, all of them are. Owns the statements of a query: each has the tenant, and all values are bound.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from schemas.usage_query import UsageQuery, WindowSize
 
 MICROS = 1_000_000
 EVENTS_AT_ONCE = 250_000
+GROUPS_MAX = 500_000
+"""Of a query, before its filters: what is read and put together at once stays within some 200 MB."""
 _EDGES_MAX = 0.5  # of the hours; beyond it, one pass over the events is the shorter way
 _HOUR = "toInt64(intDiv(toUnixTimestamp64Milli(window_start), 1000))"
 
@@ -68,19 +70,35 @@ class Scope:
     query: UsageQuery
     backfills: tuple[Backfill, ...] = ()
     """What of the meter was filled later."""
+    customers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The subjects of each customer; a subject has one customer at most."""
 
     @property
     def dimensions(self) -> tuple[str, ...]:
         """The dimensions that rows have: those asked for, and those that are filtered."""
         return tuple(dict.fromkeys((*self.query.dimensions, *self.query.filters)))
 
+    @property
+    def by_subject(self) -> bool:
+        """Whether usage is read by subject: also where it is put together by customer."""
+        return self.query.by_subject or self.query.by_customer
+
+    @property
+    def subjects(self) -> list[str] | None:
+        """The subjects whose usage is asked for, and no others; None for all."""
+        wanted = self.query.subject or None
+        if not self.query.filter_customer_id:
+            return list(wanted) if wanted else None
+        paid_for = [subject for customer in self.query.filter_customer_id for subject in self.customers[customer]]
+        return [subject for subject in dict.fromkeys(paid_for) if wanted is None or subject in wanted]
+
     def where(self) -> tuple[list[str], dict[str, Any]]:
         """Conditions on the rows of either table, and the parameters of them."""
         clauses = ["tenant = {tenant:String}"]
         bound: dict[str, Any] = {"tenant": self.tenant}
-        if self.query.subject:
+        if (subjects := self.subjects) is not None:
             clauses.append("subject IN {subjects:Array(String)}")
-            bound["subjects"] = list(self.query.subject)
+            bound["subjects"] = subjects
         if self.query.as_of is not None:
             clauses.append("epoch < {cut:UInt32}")
             bound["cut"] = self.query.as_of
@@ -167,7 +185,7 @@ def rollups_statement(scope: Scope, planned: Plan, measures: tuple[str, ...]) ->
         if scope.query.window_size is not WindowSize.HOUR:
             at, windows = f"roundDown({_HOUR}, {{windows:Array(Int64)}})", {"windows": planned.windows.tolist()}
     clauses, bound = scope.where()
-    keys = [f"{at} AS at", *(["subject"] if scope.query.by_subject else [])]
+    keys = [f"{at} AS at", *(["subject"] if scope.by_subject else [])]
     for number, name in enumerate(scope.dimensions):
         keys.append(f"dimensions[{{dimension{number}:String}}] AS value{number}")
         bound[f"dimension{number}"] = name
@@ -189,11 +207,12 @@ def rollups_statement(scope: Scope, planned: Plan, measures: tuple[str, ...]) ->
         **windows,
     }
     added_up = [f"{_ADDED_UP[name]} AS {name}" for name in measures]
-    groups = ["at", *(["subject"] if scope.query.by_subject else [])]
+    groups = ["at", *(["subject"] if scope.by_subject else [])]
     groups += [f"value{number}" for number in range(len(scope.dimensions))]
     return Statement(
         f"SELECT {', '.join([*keys, *added_up])} FROM rollups WHERE {' AND '.join(clauses)}"  # noqa: S608  bound
-        f" GROUP BY {', '.join(groups)}",
+        f" GROUP BY {', '.join(groups)} LIMIT {GROUPS_MAX + 1}"
+        f" SETTINGS max_rows_to_group_by = {GROUPS_MAX + 1}, group_by_overflow_mode = 'break'",
         bound,
     )
 

@@ -1,4 +1,4 @@
-"""A request's body as it was before compression.
+"""A request's body as it was before compression, and, for clients, what it is after it.
 
 Owns that nobody makes us hold more than a bound: a body is inflated only until it has more bytes than are allowed, and
 a Zstandard frame may ask for no larger window than HTTP allows (RFC 9659).
@@ -50,6 +50,22 @@ def inflated(encoding: str, body: bytes, bytes_max: int) -> bytes:
         if body and len(parts) == PARTS_MAX:
             raise BadBodyError(f"the body has more than {PARTS_MAX} {encoding} parts")
     return b"".join(parts)
+
+
+def compressed(encoding: str, body: bytes) -> bytes:
+    """The body in an encoding of ENCODINGS, or as it is for `identity`.
+
+    >>> inflated("zstd", compressed("zstd", b"[]"), 2), compressed("identity", b"[]")
+    (b'[]', b'[]')
+    """
+    match encoding:
+        case "zstd":
+            return zstd.compress(body)
+        case "gzip":
+            return zlib.compress(body, wbits=GZIP_WINDOW)
+        case _:
+            assert encoding == "identity", encoding
+            return body
 
 
 def _gunzip(body: bytes, bytes_max: int) -> tuple[bytes, bool, bytes]:

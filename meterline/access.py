@@ -6,12 +6,10 @@ closed and not open. And a request's tenant is its key's: it stands in `request.
 """
 
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import ip_address
 
 import sqlalchemy as sa
 from starlette.applications import Starlette
@@ -26,10 +24,12 @@ from aggregation.api import http_problem
 from ingest.api import problem_response
 from ingest.request import Refusal, RefusedError
 from meterline.known_keys import KeysAwayError, KnownKeys
+from meterline.listening import is_loopback
+from meterline.openapi import description_route, without_names
 from schemas.api_key import Access, bearer_token, opens, presented_key
 from schemas.api_key import ApiKey as Key
 from schemas.api_key import Scope as KeyScope
-from schemas.log import DEFAULT_TENANT
+from schemas.tenant import DEFAULT_TENANT
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ RULES = {
     "GET /api/v1/meters/{}/subjects": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/meters/{}/group-by/{}/values": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/events": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/events/rejected": Rule(KeyScope.QUERY, every_tenant=True),  # what is no tenant's: for admins alone
+    "GET /api/v2/events": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/debug/metrics": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/usage/explain": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/keys": Rule(KeyScope.ADMIN, every_tenant=True),
@@ -64,11 +66,9 @@ RULES = {
     "GET /metrics": Rule(KeyScope.ADMIN),  # they count what all tenants do
 }
 """By method and path, `{}` for each parameter of the path. HEAD is GET."""
-OPEN = {"GET /healthz", "GET /readyz"}
+OPEN = {"GET /healthz", "GET /readyz", "GET /api/swagger.json"}
 OPEN_ON_LOOPBACK = {"GET /metrics"}
 _PROXIED = ("forwarded", "x-forwarded-for", "via")  # who came through a proxy is not on this machine
-
-_PARAMETER = re.compile(r"\{[^}]*\}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,8 @@ def guarded(
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]],
     middleware: Sequence[Middleware] = (),
 ) -> Starlette:
-    """An application of these routes, behind this guard; all requests are let in where no keys are in use."""
+    """An application of these routes and their description, behind this guard, which without keys lets all in."""
+    routes = [*routes, description_route(route_names(routes))]
 
     @asynccontextmanager
     async def with_keys(app: Starlette) -> AsyncIterator[None]:
@@ -176,15 +177,6 @@ async def body_of(request: Request, bytes_max: int) -> bytes:
     return bytes(body)
 
 
-def uses_keys(host: str, wanted: bool | None) -> bool:
-    """Whether keys are in use at an address: as the operator wants it, or else where others can reach it.
-
-    >>> uses_keys("127.0.0.1", None), uses_keys("0.0.0.0", None), uses_keys("0.0.0.0", False)
-    (False, True, False)
-    """
-    return not is_loopback(host) if wanted is None else wanted
-
-
 async def _away(_: Request, error: Exception) -> Response:
     logger.warning("PostgreSQL is away: %s", type(error).__name__)
     return problem_response(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "PostgreSQL is away; try again"))
@@ -202,25 +194,19 @@ def route_name(routes: Sequence[BaseRoute], scope: Scope) -> str | None:
     return None
 
 
+def route_names(routes: Sequence[BaseRoute]) -> set[str]:
+    """The names of all routes, as RULES has them."""
+    listed = [route for route in routes if isinstance(route, Route)]
+    return {f"{_method(method)} {path_of(route)}" for route in listed for method in route.methods or ()}
+
+
 def path_of(route: BaseRoute) -> str:
     """A route's path, with `{}` for each parameter.
 
     >>> path_of(Route("/api/v1/keys/{id:str}", lambda request: None))
     '/api/v1/keys/{}'
     """
-    return _PARAMETER.sub("{}", route.path) if isinstance(route, Route) else type(route).__name__
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address or host name is this machine's alone.
-
-    >>> [is_loopback(each) for each in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "example.org", "")]
-    [True, True, True, False, False, False]
-    """
-    try:
-        return address == "localhost" or ip_address(address).is_loopback
-    except ValueError:
-        return False
+    return without_names(route.path) if isinstance(route, Route) else type(route).__name__
 
 
 def may_read_files(request: Request) -> bool:

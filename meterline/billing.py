@@ -23,9 +23,10 @@ from rating.books import book_in_force
 from rating.rater import Rated, rate
 from schemas.contract import Contracts
 from schemas.invoice import Basis, Run, Tax
-from schemas.log import DEFAULT_TENANT, Barrier
+from schemas.log import Barrier
 from schemas.meter import Meter
 from schemas.price_book import PriceBook
+from schemas.tenant import DEFAULT_TENANT
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The command line. A command finds the server of its data directory, or opens the stores itself."""
+"""The command line. A command finds the server of its data directory, or opens the stores itself.
+
+A command imports what it runs when it runs: most are questions to a server, and loading the engines takes seconds.
+"""
 
 import logging
 import os
@@ -8,18 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 
-from meterline.audit import write_metrics
-from meterline.deployed import create_log, run_gateway, run_worker
-from meterline.embedded import InUseError, embedded, server_of
+from meterline.directory import InUseError, server_of
 from meterline.key_commands import key_commands, listening_options
-from meterline.operations import outputs_of
+from meterline.listening import Listening
 from meterline.output import Failure, Output, decode
 from meterline.price_commands import price_commands
-from meterline.server import Listening
-from meterline.server import serve as run_server
-from meterline.system import connected
 from meterline.terminal import errors, render
 from schemas.configuration import ConfigurationError, Fault
 from stores.servers import Servers, servers_of
@@ -61,6 +58,8 @@ def cli(verbose: bool) -> None:
 @click.option("--meters", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The meters, as YAML.")
 def serve(data: Path, listening: Listening, meters: Path | None) -> None:
     """Run the gateway and the aggregation until stopped. Safe to kill at any moment."""
+    from meterline.server import serve as run_server
+
     logging.getLogger("meterline").setLevel(logging.INFO)
     sys.exit(run_server(data, listening, (_text(meters), str(meters)) if meters else None))
 
@@ -76,6 +75,8 @@ def topics() -> None:
 @click.option("--replace-lost-log", is_flag=True, help="The topic was deleted: begin a new log, keep the usage.")
 def create_topics(partitions: int, replication: int, replace_lost_log: bool) -> None:
     """Make the topic of the log, with the broker's time for its records. Safe to repeat."""
+    from meterline.deployed import create_log
+
     made = create_log(_servers(), partitions=partitions, replication=replication, replace_lost_log=replace_lost_log)
     click.echo(made)
 
@@ -84,6 +85,8 @@ def create_topics(partitions: int, replication: int, replace_lost_log: bool) -> 
 @listening_options
 def gateway(listening: Listening) -> None:
     """Run the HTTP gateway of a deployment until stopped. Run as many as you like."""
+    from meterline.deployed import run_gateway
+
     sys.exit(run_gateway(_servers(), listening))
 
 
@@ -92,6 +95,8 @@ def gateway(listening: Listening) -> None:
 @click.option("--port", default=6066, show_default=True, help="The port of /metrics, /healthz and /readyz.")
 def worker(name: str | None, port: int) -> None:
     """Run a worker of a deployment until stopped. Run up to one a partition; safe to kill at any moment."""
+    from meterline.faust_worker import run_worker
+
     logging.getLogger().setLevel(logging.INFO)
     run_worker(_servers(), name, port)
 
@@ -132,6 +137,8 @@ def audit(data: Path, month: str | None, metrics_file: Path | None) -> None:
         run(data, "audit", month=month)
     finally:
         if metrics_file:
+            from meterline.audit import write_metrics
+
             write_metrics(metrics_file)
 
 
@@ -252,14 +259,19 @@ def trial_balance(data: Path) -> None:
 def run(data: Path, operation: str, **parameters: Any) -> None:
     """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure."""
     servers = servers_of(os.environ)
+    if not servers and (server := server_of(data)):
+        render(_remote(*server, operation, parameters))
+        return
+    from meterline.operations import outputs_of
+
     if servers:
+        from meterline.system import connected
+
         with connected(servers) as system:
             render(outputs_of(system, operation, parameters))
         return
-    server = server_of(data)
-    if server:
-        render(_remote(*server, operation, parameters))
-        return
+    from meterline.embedded import embedded
+
     with embedded(data) as app:
         render(outputs_of(app, operation, parameters))
 
@@ -286,6 +298,8 @@ def _servers() -> Servers:
 
 
 def _remote(url: str, key: str | None, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:
+    import httpx
+
     target = f"{url}/api/v1/operations/{operation}"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:

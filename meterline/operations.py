@@ -39,7 +39,8 @@ from meterline.tables import balance_table, invoice_table, meter_table
 from rating.contract_faults import contract_faults
 from schemas.configuration import ConfigurationError, faults_of
 from schemas.contract import parse_contracts
-from schemas.log import DEFAULT_TENANT, Flush
+from schemas.log import Flush
+from schemas.tenant import DEFAULT_TENANT
 
 
 def import_usage(app: System, *, path: str) -> Iterator[Output]:

@@ -16,9 +16,9 @@ from rating.books import Books, refuse_changed_version
 from rating.contract_faults import contract_faults
 from schemas.configuration import ConfigurationError, Fault
 from schemas.contract import Contracts
-from schemas.log import DEFAULT_TENANT
 from schemas.meter import Meter, parse_meters
 from schemas.price_book import PriceBook, parse_price_book
+from schemas.tenant import DEFAULT_TENANT
 from stores.price_changes import changes_of, note_change
 
 

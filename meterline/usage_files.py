@@ -1,7 +1,7 @@
 """Usage from a file of one's own, to try prices on: NDJSON, CSV or Parquet, one row an event or an hour's total.
 
-Decides what a legal row is, and says of each other one what is wrong. Numbers stay exact: a JSON number is read digit by
-digit, and a column of floats is refused.
+Decides what a legal row is, and says of each other one what is wrong. Numbers stay exact: a JSON number is read digit
+by digit, and a column of floats is refused.
 """
 
 import csv
@@ -48,8 +48,9 @@ class UsageFile:
 def read_usage(file: Path) -> UsageFile:
     """The usage of a file whose name ends in .ndjson, .jsonl, .csv or .parquet.
 
-    A row has customer, meter and at (RFC 3339 with an offset, or a date, which is its midnight in UTC), and quantity, or
-    value for a meter that counts different values. Raises one ConfigurationError with the first FAULTS_SHOWN_MAX faults.
+    A row has customer, meter and at (RFC 3339 with an offset, or a date, which is its midnight in UTC), and quantity,
+    or value for a meter that counts different values. Raises one ConfigurationError with the first faults, at most
+    FAULTS_SHOWN_MAX.
     """
     readers = {".ndjson": _ndjson, ".jsonl": _ndjson, ".csv": _csv, ".parquet": _parquet}
     reader = readers.get(file.suffix)

@@ -55,12 +55,9 @@ def priced_rows(
     rows = rows.with_columns(parts.group_by("row", maintain_order=True).agg(gross=pl.col("amount").sum())["gross"])
     key = ("place", "period_start", "slot")
     paid = pl.when("trial").then(0).otherwise("numerator").sum()
-    in_force = (
-        customers.segments.lazy()
-        .group_by(key, maintain_order=True)
-        .agg(pl.col("term").last(), numerator=paid, denominator=pl.col("denominator").first())
+    in_force = customers.segments.group_by(key, maintain_order=True).agg(
+        pl.col("term").last(), numerator=paid, denominator=pl.col("denominator").first()
     )
-    in_force = in_force.collect()
     rows = rows.join(in_force, on=key, how="left", maintain_order="left").select(*CHARGE_ROWS)
     return Priced(rows, parts, amounts.slices, used.unassigned, used.carried)
 

@@ -167,4 +167,12 @@ USAGE_HOURLY = View("usage_hourly", _usage_by("window_start", "hour"))
 USAGE_DAILY = View("usage_daily", _usage_by("toDate32(window_start, 'UTC')", "day"))
 """The same by day of UTC."""
 
-VIEWS = (USAGE_HOURLY, USAGE_DAILY)
+USAGE_UNIQUES = View(
+    "usage_uniques",
+    "SELECT tenant, meter, subject, dimensions, window_start AS hour, arrayJoin(uniques) AS value"  # noqa: S608
+    f" FROM {ROLLUPS.name} WHERE notEmpty(uniques)",
+)
+"""The values of UNIQUE_COUNT meters, one a row and some of them several times: their numbers do not add up over rows of
+the other views, but here `uniqExact(value)` is right over any range, subjects and dimensions."""
+
+VIEWS = (USAGE_HOURLY, USAGE_DAILY, USAGE_UNIQUES)

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_NEWEST = max(file.name[:4] for file in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 @contextmanager
@@ -48,8 +47,22 @@ def engine_for(url: str, *, answers_within_s: int | None = None) -> sa.Engine:
 
 def migrate(engine: sa.Engine) -> None:
     """Bring the schema to the newest version. A database that has it already is left as it is."""
+    if _version(engine) == _NEWEST:
+        return
+    from alembic import command  # noqa: PLC0415  it is needed once in a schema's life, and each start would load it
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _version(engine: sa.Engine) -> str | None:
+    """The version that the schema has; None of a database without one."""
+    with engine.connect() as connection:
+        if connection.execute(sa.text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
+            return None
+        version: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        return version

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp())  # read by platformdirs; must be private
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of the processes that tests start would compile our code anew
 
 from schemas.tables import TABLES
 from stores.clickhouse import Client, open_embedded

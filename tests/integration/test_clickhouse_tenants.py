@@ -8,7 +8,7 @@ import re
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from schemas.tables import TABLES
+from schemas.tables import TABLES, VIEWS
 from stores.clickhouse import Client
 from tests.servers.compose import ROOT, services
 
@@ -17,6 +17,7 @@ STATEMENTS = [part.strip() for part in re.sub(r"--.*", "", TEXT).split(";") if p
 POLICY = re.compile(
     r"CREATE ROW POLICY OR REPLACE (\S+) ON default\.(\w+) AS PERMISSIVE FOR SELECT USING (.*) TO (\S+)"
 )
+VIEW_NAMES = {view.name for view in VIEWS}
 WITH_TENANT = {table.name for table in TABLES if any(column == "tenant" for column in table.columns)}
 
 
@@ -27,7 +28,7 @@ def test_every_statement_parses(clickhouse: Client) -> None:
         kinds.append(clickhouse.command(f"EXPLAIN AST {statement}").split()[0])
         with pytest.raises(DatabaseError, match=r"(?i)syntax"):
             clickhouse.command(f"EXPLAIN AST {statement.replace(' TO ', ' TOO ').replace('EXISTS', 'EXIST')}")
-    assert len(kinds) == len(STATEMENTS) == 13
+    assert len(kinds) == len(STATEMENTS) == 13 + len(VIEWS)
 
 
 def test_every_table_with_tenants_has_a_policy_before_it_is_granted() -> None:
@@ -41,4 +42,5 @@ def test_every_table_with_tenants_has_a_policy_before_it_is_granted() -> None:
     for table in WITH_TENANT:
         granted = STATEMENTS.index(f"GRANT SELECT ON default.{table} TO `tenant_acme`")
         assert all(granted > number for number, each in enumerate(STATEMENTS) if f"default.{table} AS" in each)
-    assert sum("GRANT SELECT" in statement for statement in STATEMENTS) == len(WITH_TENANT)
+    granted = {statement for statement in STATEMENTS if statement.startswith("GRANT SELECT")}
+    assert granted == {f"GRANT SELECT ON default.{name} TO `tenant_acme`" for name in WITH_TENANT | VIEW_NAMES}

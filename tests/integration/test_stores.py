@@ -133,6 +133,9 @@ def test_views_add_up_the_rollups(clickhouse: Client) -> None:
         ]  # fmt: skip
         assert rows.select("subject", "events", "uniques").rows() == [("x", 3, 2)]
         assert [str(value) for value in rows.select("sum", "max").row(0)] == ["1.750000000", "1.250000000"]
+    values = query(clickhouse, "SELECT * FROM usage_uniques ORDER BY value")
+    assert values.columns == ["tenant", "meter", "subject", "dimensions", "hour", "value"]
+    assert values["value"].to_list() == ["x", "y"]
 
 
 def test_bytes_survive(clickhouse: Client) -> None:

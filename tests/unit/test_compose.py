@@ -6,6 +6,7 @@ import tomllib
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 import click
 import pytest
@@ -18,6 +19,7 @@ import ingest.api
 import meterline.audit
 import stores.servers
 from meterline.cli import cli
+from schemas.tables import ROLLUPS, VIEWS
 from stores.servers import servers_of
 from tests.servers.compose import DOCKERFILE, ROOT, command, entrypoint, option, ours, services, stage_of
 
@@ -213,6 +215,52 @@ def test_grafana_asks_the_prometheus_that_is_provisioned() -> None:
     assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}
     assert all(panel["targets"] for panel in panels)
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_grafana_asks_the_clickhouse_that_runs_as_a_user_that_only_reads_views() -> None:
+    """The data source, the user and the password are those of ClickHouse's own files; the user has no other rights."""
+    (source,) = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/clickhouse.yml").read_text())["datasources"]
+    options, (password,) = source["jsonData"], source["secureJsonData"].values()
+    assert (options["host"], options["port"], options["protocol"]) == ("clickhouse", 9000, "native")
+    assert [name for name in services() if name == options["host"]]
+    assert source["secureJsonData"].keys() == {"password"}
+    users = ET.parse(DEPLOY / "clickhouse-users.xml").getroot()
+    (user,) = users.findall("users/*")
+    assert user.tag == options["username"] != services()["clickhouse"]["environment"]["CLICKHOUSE_USER"]
+    variable = user.find("password").get("from_env")
+    assert password == f"${{{variable}}}"
+    assert len({services()[name]["environment"][variable] for name in ("clickhouse", "grafana")}) == 1
+    granted = {query.text for query in user.findall("grants/query")}
+    read = {*(view.name for view in VIEWS), ROLLUPS.name}
+    assert granted == {f"GRANT SELECT ON {options['defaultDatabase']}.{name}" for name in read}
+    (profile,) = users.findall("profiles/*")
+    assert user.findtext("profile") == profile.tag
+    assert profile.findtext("readonly") == "2"
+    limits = {child.tag for child in profile} - {"constraints", "max_execution_time"}
+    assert {name for name in limits if profile.find(f"constraints/{name}/readonly") is None} == set()
+    asked_s = int(options["queryTimeout"]) + 5  # what the plugin's driver asks of the server
+    time = profile.find("constraints/max_execution_time")
+    assert 1 == int(time.findtext("min")) <= asked_s <= int(time.findtext("max"))
+
+
+def test_the_usage_dashboard_asks_the_data_sources_that_are_provisioned() -> None:
+    """Its panels and its variables, with a plugin of a fixed version that Grafana is told to install."""
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "usage.json").read_text())
+    files = sorted((DEPLOY / "grafana/provisioning/datasources").glob("*.yml"))
+    sources = {each["uid"]: each["type"] for file in files for each in yaml.safe_load(file.read_text())["datasources"]}
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    queries = [each for each in dashboard["templating"]["list"] if each["type"] == "query"]
+    targets = [target for panel in panels for target in panel["targets"]]
+    for each in [*panels, *queries, *targets]:
+        assert sources[each["datasource"]["uid"]] == each["datasource"]["type"] == "grafana-clickhouse-datasource"
+    assert all(panel["targets"] for panel in panels)
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    assert dashboard["uid"] != DASHBOARD["uid"]
+    plugin, _, number = services()["grafana"]["environment"]["GF_PLUGINS_PREINSTALL"].partition("@")
+    assert plugin in sources.values()
+    assert {target["pluginVersion"] for target in targets} == {number}
+    sql = "\n".join([*(target["rawSql"] for target in targets), *(each["query"] for each in queries)])
+    assert set(re.findall(r"FROM (\w+)", sql)) == {view.name for view in VIEWS}  # and no table behind them
 
 
 def test_every_alert_has_a_severity_a_summary_and_an_example() -> None:

@@ -19,6 +19,7 @@ from tests.oracles.rating.quantities import Segment, cell_of, passes, segments_o
 from tests.oracles.rating.tax import taxes_of
 from tests.oracles.rating.terms import Customer, Terms, periods_of, plan_as_of, stretches
 
+FAR = datetime.max.replace(tzinfo=UTC)
 Carried = Mapping[tuple[str, str, tuple[str, ...]], Fraction]
 
 
@@ -89,7 +90,7 @@ class Payer:
     aggregations: Mapping[str, str]
     carried: Carried
     without_cell: list[Unassigned] = field(default_factory=list)
-    since: datetime = datetime.max.replace(tzinfo=UTC)
+    since: datetime = FAR
 
     def bills(self, after: date, through: date) -> Iterator[tuple[list[Row], PriceBook]]:
         """The rows of each bill, with the book that holds for it, in the order of time."""

@@ -1,0 +1,177 @@
+"""Every example of the HTTP API's description, sent to a live server: it answers as the description says."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from openapi_schema_validator import OAS31Validator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from meterline.openapi import operations_of
+from tests.e2e.conftest import Server
+
+
+class Described:
+    """A server with keys that runs, and its description, as it serves it."""
+
+    def __init__(self, server: Server) -> None:
+        key = server.run("keys", "create", "--scope", "ingest,query,admin").strip()
+        server.start("--keys")
+        self.client = httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+        self.bare = httpx.Client(base_url=server.url, headers={"X-Forwarded-For": "10.0.0.1"}, timeout=60)
+        self.document = self.bare.get("/api/swagger.json").json()
+        self.registry = Registry().with_resource("urn:api", Resource(contents=self.document, specification=DRAFT202012))
+        self.operations = operations_of(self.document)
+        self.server = server
+
+    def resolved(self, part: dict[str, Any]) -> dict[str, Any]:
+        """A part of the description, or, if it is only a reference, what it refers to."""
+        return self.registry.resolver("urn:api").lookup(part["$ref"]).contents if "$ref" in part else part
+
+    def check(self, name: str, answer: httpx.Response, *, good: bool) -> None:
+        """The answer's status, content type and body are among those that the description has of the operation."""
+        said = f"{answer.request.method} {answer.request.url} {answer.request.content[:200]!r}: {answer.status_code} {answer.text[:500]}"
+        method, path, operation = self.operations[name]
+        assert str(answer.status_code) in operation["responses"], said
+        assert answer.is_success == good, said
+        pointer = f"/paths/{path.replace('/', '~1')}/{method}/responses/{answer.status_code}"
+        response = operation["responses"][str(answer.status_code)]
+        if "$ref" in response:
+            pointer, response = response["$ref"].removeprefix("#"), self.resolved(response)
+        if "content" not in response:
+            assert not answer.content, said
+            return
+        media_type = answer.headers["content-type"].partition(";")[0]
+        assert media_type in response["content"], said
+        body = answer.json() if media_type in {"application/json", "application/problem+json"} else answer.text
+        schema = quote(f"{pointer}/content/{media_type.replace('/', '~1')}/schema", safe="/~")
+        OAS31Validator({"$ref": f"urn:api#{schema}"}, registry=self.registry).validate(body)
+        if media_type == "application/x-ndjson":
+            assert [json.loads(line)["kind"] for line in body.splitlines()], said
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Described]:
+    """A server whose description this is about."""
+    folder = tmp_path_factory.mktemp("described")
+    for each in (folder, folder.parent):
+        each.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
+    server = Server(folder / "data")
+    server.directory.mkdir()
+    try:
+        live = Described(server)
+        yield live
+        live.client.close()
+        live.bare.close()
+    finally:
+        server.end()
+
+
+def query_of(parameter: dict[str, Any], example: Any) -> list[tuple[str, str]]:
+    """A parameter as it stands in a URL's query."""
+    name = parameter["name"]
+    if "content" in parameter:
+        return [(name, json.dumps(example))]
+    if parameter.get("style") == "deepObject":
+        return [(f"{name}[{key}]", value) for key, values in example.items() for value in values]
+    return [(name, str(value)) for value in (example if isinstance(example, list) else [example])]
+
+
+def example_of(parameter: dict[str, Any]) -> Any:
+    """A parameter's example; None where it has none."""
+    return parameter.get("example", parameter.get("content", {}).get("application/json", {}).get("example"))
+
+
+def test_every_example_is_answered_as_it_is_said(described: Described) -> None:
+    """With each body, and each parameter of a query alone; all of it succeeds, in an order in which it can."""
+    client, sent = described.client, 0
+    made = client.post("/api/v1/keys", json={"scopes": ["query"]}).json()["id"]
+    names = list(described.operations)
+    names.remove("POST /api/v1/meters")
+    for name in ["POST /api/v1/events", "POST /api/v1/meters", *names]:
+        method, path, operation = described.operations[name]
+        parameters = [described.resolved(each) for each in operation.get("parameters", [])]
+        for each in parameters:
+            if each["in"] == "path" and each["name"] not in {"id", "name"}:
+                path = path.replace(f"{{{each['name']}}}", each["example"])
+        path = path.replace("{id}", made)
+        queried = [each for each in parameters if each["in"] == "query"]
+        needed = [pair for each in queried if each.get("required") for pair in query_of(each, example_of(each))]
+        bodies = [
+            (key, media_type, example["value"])
+            for media_type, content in operation.get("requestBody", {}).get("content", {}).items()
+            for key, example in content["examples"].items()
+        ]
+        for key, media_type, body in bodies or [("", "", None)]:
+            headers = {"Content-Type": media_type} if media_type else {}
+            content = json.dumps(body).encode() if media_type else None
+            where = path.replace("{name}", key)
+            described.check(
+                name, client.request(method, where, params=needed, headers=headers, content=content), good=True
+            )
+            sent += 1
+        for each in queried:
+            if not each.get("required") and (example := example_of(each)) is not None:
+                pairs = [*needed, *query_of(each, example)]
+                content = json.dumps(bodies[0][2]).encode() if bodies else None
+                headers = {"Content-Type": "application/json"} if bodies else {}
+                described.check(
+                    name, client.request(method, path, params=pairs, headers=headers, content=content), good=True
+                )
+                sent += 1
+    assert sent > 45
+    csv = client.get("/api/v1/meters/calls/query", headers={"Accept": "text/csv"})
+    described.check("GET /api/v1/meters/{}/query", csv, good=True)
+
+
+def test_what_was_sent_shows_in_bodies_that_are_not_empty(described: Described) -> None:
+    """Queries, lists and explanations of the examples' events are of the shapes that are described, row by row."""
+    described.server.run("audit")
+    asked = "from=2026-01-01T00:00:00Z&to=2099-01-01T00:00:00Z"
+    for name, path, holds in [
+        ("GET /api/v1/meters/{}/query", f"meters/bytes/query?groupBy=region&windowSize=DAY&{asked}", lambda body: body["data"]),
+        ("GET /api/v1/usage/explain", f"usage/explain?meter=bytes&lateSince=0&limit=1&{asked}", lambda body: body["nextCursor"]),
+        ("GET /api/v1/meters/{}/subjects", "meters/bytes/subjects", lambda body: body == ["acme"]),
+        ("GET /api/v1/meters/{}/group-by/{}/values", f"meters/bytes/group-by/region/values?{asked}", lambda body: "eu" in body),
+        ("GET /api/v1/events", "events", lambda body: any("validationError" in each for each in body)),
+    ]:  # fmt: skip
+        answer = described.client.get(f"/api/v1/{path}")
+        described.check(name, answer, good=True)
+        assert holds(answer.json()), name
+
+
+def test_refusals_are_described(described: Described) -> None:
+    """Without a key every operation that asks for one says so; and what is wrong is told in the one shape there is."""
+    for name, (method, path, operation) in described.operations.items():
+        where = path.replace("{id}", "0" * 16).replace("{name}", "audit").replace("{", "").replace("}", "")
+        if operation["security"]:
+            described.check(name, described.bare.request(method, where), good=False)
+    ask = described.client.request
+    bad = [{"specversion": "1.0", "id": "x"}]
+    for name, answer in [
+        ("POST /api/v1/events", ask("POST", "/api/v1/events", json=bad)),
+        ("POST /api/v1/events", ask("POST", "/api/v1/events", json=[])),
+        ("POST /api/v1/events", ask("POST", "/api/v1/events", content=b"x", headers={"Content-Type": "text/plain"})),
+        ("POST /api/v1/events", ask("POST", "/api/v1/events", content=b"x", headers={"Content-Encoding": "br"})),
+        ("POST /api/v1/events", ask("POST", "/api/v1/events", content=b" " * (17 << 20), headers={"Content-Type": "application/json"})),
+        ("GET /api/v1/events", ask("GET", "/api/v1/events?limit=0")),
+        ("GET /api/v1/meters/{}", ask("GET", "/api/v1/meters/none")),
+        ("GET /api/v1/meters/{}/query", ask("GET", "/api/v1/meters/calls/query?windowSize=YEAR")),
+        ("GET /api/v1/meters/{}/query", ask("GET", "/api/v1/meters/calls/query?filterCustomerId=x")),
+        ("POST /api/v1/meters/{}/query", ask("POST", "/api/v1/meters/none/query", json={})),
+        ("GET /api/v1/usage/explain", ask("GET", "/api/v1/usage/explain")),
+        ("POST /api/v1/meters", ask("POST", "/api/v1/meters", json={"slug": "A"})),
+        ("POST /api/v1/meters", ask("POST", "/api/v1/meters", json={"slug": "calls", "eventType": "x", "aggregation": "COUNT"})),
+        ("PUT /api/v1/meters/{}", ask("PUT", "/api/v1/meters/none", json={})),
+        ("DELETE /api/v1/meters/{}", ask("DELETE", "/api/v1/meters/none")),
+        ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"tenant": "other", "scopes": ["query"]})),
+        ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"scopes": ["everything"]})),
+        ("DELETE /api/v1/keys/{}", ask("DELETE", f"/api/v1/keys/{'0' * 16}")),
+        ("POST /api/v1/operations/{}", ask("POST", "/api/v1/operations/none", json={})),
+        ("POST /api/v1/operations/{}", ask("POST", "/api/v1/operations/audit", json={"x": 1})),
+    ]:  # fmt: skip
+        described.check(name, answer, good=False)

@@ -1,0 +1,233 @@
+"""Two tenants on one server, with the same subjects, sources and ids: neither sees a byte of the other's.
+
+What is a tenant's own holds its mark, in every field that can hold one. Every route of the application is asked with
+both keys; a route without a case here fails.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+from starlette.routing import Route
+
+from meterline.access import RULES, UNLISTED, path_of
+from schemas.event import number_text
+from tests.e2e.tenants import BATCH, Tenants, running_tenants
+from tests.e2e.test_keys import GATEWAY, SERVER, is_problem
+
+MARKS = {"default": "zq7mark", "acme": "yk9mark"}
+VALUES = {"default": "717171.5", "acme": "939393.5"}
+"""Of an event, so that a number is as unmistakable as a text."""
+SHARED = 6
+NOW = datetime.now(UTC).replace(microsecond=0)
+RANGE = {"from": (NOW - timedelta(hours=2)).isoformat(), "to": (NOW + timedelta(hours=2)).isoformat()}
+JSON = {"Content-Type": "application/json"}
+METER, EVENTS = "/api/v1/meters/{meter}", "/api/v1/events"
+USAGE = "/api/v1/meters/bytes"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request to a route: what is filled in, and whether the answer shows what the asking tenant has."""
+
+    path: str
+    request: dict[str, Any] = field(default_factory=dict)
+    shows: bool = False
+
+
+def asked(path: str = "", shows: bool = True, **parameters: Any) -> Case:
+    return Case(path, {"params": {**RANGE, **parameters}}, shows)
+
+
+def posted(path: str, body: Any, shows: bool = False) -> Case:
+    return Case(path, {"json": body}, shows)
+
+
+OTHERS_SUBJECTS = [f"{mark}-subject" for mark in MARKS.values()]
+CASES: dict[str, list[Case]] = {
+    "GET /healthz": [Case("/healthz")],
+    "GET /metrics": [Case("/metrics")],
+    "GET /api/v1/meters": [Case("/api/v1/meters")],
+    f"GET {METER}": [Case(USAGE)],
+    f"GET {METER}/query": [
+        asked(f"{USAGE}/query"),
+        asked(f"{USAGE}/query", groupBy=["subject", "region"], windowSize="MINUTE"),
+        asked(f"{USAGE}/query", subject=["shared", *OTHERS_SUBJECTS], groupBy="region"),
+        asked(f"{USAGE}/query", groupBy="region", **{"filterGroupBy[region]": [f"{m}-region" for m in MARKS.values()]}),
+        asked(f"{USAGE}/query", groupBy="region", advancedMeterGroupByFilters='{"region":{"$like":"%"}}'),
+        Case(f"{USAGE}/query", {"params": {"groupBy": ["subject", "region"]}}, shows=True),
+        Case(f"{USAGE}/query", {"params": {"subject": "shared"}, "headers": {"Accept": "text/csv"}}, shows=True),
+        asked(f"{USAGE}/query", groupBy=["customer_id", "subject"]),
+        asked(f"{USAGE}/query", filterCustomerId="x", shows=False),
+        asked("/api/v1/meters/calls/query", shows=False, groupBy="subject", asOf=0),
+    ],
+    f"POST {METER}/query": [
+        posted(f"{USAGE}/query", {**RANGE, "groupBy": ["subject", "region"], "windowSize": "DAY"}, shows=True),
+        posted(f"{USAGE}/query", {"subject": OTHERS_SUBJECTS, "tenant": "default"}, shows=True),
+    ],
+    f"GET {METER}/subjects": [Case(f"{USAGE}/subjects", shows=True), asked(f"{USAGE}/subjects")],
+    f"GET {METER}/group-by/{{key}}/values": [Case(f"{USAGE}/group-by/region/values", shows=True)],
+    f"GET {EVENTS}": [
+        Case(EVENTS, shows=True),
+        asked(EVENTS, subject="shared"),
+        asked(EVENTS, id="mark-id"),
+        asked(EVENTS, ingestedAtFrom=RANGE["from"], ingestedAtTo=RANGE["to"]),
+        asked(EVENTS, shows=False, tenant="default", subject="nobody"),
+    ],
+    f"GET {EVENTS}/rejected": [
+        Case(f"{EVENTS}/rejected", shows=True),
+        asked(f"{EVENTS}/rejected", shows=False, tenant="default", reason="missing_field"),
+        asked(f"{EVENTS}/rejected", shows=False, cursor=f"{1 << 50}.{'f' * 32}.0.9.0"),
+        Case(f"{EVENTS}/rejected", {"params": {"ofNobody": True}}),
+    ],
+    "GET /api/v2/events": [
+        Case("/api/v2/events", shows=True),
+        Case("/api/v2/events", {"params": {"filter": '{"id":{"$or":[{"$like":"%"},{"$ne":"x"}]}}'}}, shows=True),
+        asked("/api/v2/events", shows=False, cursor=f"{1 << 50}.{'f' * 32}.0.9.0", filter='{"subject":{"$in":[]}}'),
+    ],
+    f"POST {EVENTS}": [
+        Case(EVENTS, {"json": [{"tenant": tenant, "id": "1"} for tenant in MARKS], "headers": BATCH}),
+        Case(EVENTS, {"json": {"id": "1", "tenant": {"$eq": "default"}}}),
+    ],
+    "GET /api/v1/debug/metrics": [Case("/api/v1/debug/metrics", shows=True)],
+    "GET /api/v1/usage/explain": [
+        asked("/api/v1/usage/explain", meter="bytes"),
+        asked("/api/v1/usage/explain", meter="bytes", subject="shared", limit=2),
+        asked("/api/v1/usage/explain", meter="words", subject=OTHERS_SUBJECTS, asOf=99, lateSince=1),
+        asked("/api/v1/usage/explain", shows=False, meter="bytes", cursor="1.0.0.0.0"),
+    ],
+    "GET /api/v1/keys": [Case("/api/v1/keys", shows=True)],
+    "POST /api/v1/keys": [
+        posted("/api/v1/keys", {"tenant": "somebody", "scopes": ["query"]}),
+        posted("/api/v1/keys", {"scopes": ["nothing"]}),
+    ],
+    "DELETE /api/v1/keys/{id}": [Case(f"/api/v1/keys/{'0' * 16}")],
+    "POST /api/v1/meters": [posted("/api/v1/meters", {"slug": "bytes"})],
+    "PUT /api/v1/meters/{slug}": [posted("/api/v1/meters/nothing", {"name": "x"})],
+    "DELETE /api/v1/meters/{slug}": [Case("/api/v1/meters/nothing")],
+    "POST /api/v1/operations/{name}": [
+        posted("/api/v1/operations/show_usage", {"period": f"{NOW:%Y-%m}"}, shows=True),
+        posted("/api/v1/operations/list_rejections", {"reason": None, "limit": 9, "as_json": True}),
+        posted("/api/v1/operations/audit", {}),
+    ],
+}
+OF_THE_OPERATOR = {"POST /api/v1/operations/{name}"}
+"""For the tenant default alone, which runs the server and sees what is wrong with anybody's lines."""
+
+
+def events_of(tenant: str) -> list[dict[str, Any]]:
+    """Events whose identities and subjects both tenants have, and some that are the tenant's own in every field."""
+    mark, value = MARKS[tenant], VALUES[tenant]
+    head = {"specversion": "1.0", "source": "/shared", "type": "call", "subject": "shared", "time": NOW.isoformat()}
+    data = {"bytes": value, "region": f"{mark}-region", "note": f"{mark}-note"}
+    own = {"source": f"/{mark}-source", "subject": f"{mark}-subject", "note": f"{mark}-extension"}
+    return [
+        *({**head, "id": str(number), "data": data} for number in range(SHARED)),
+        *({**head, **own, "id": f"{mark}-id-{number}", "data": data} for number in range(2)),
+        {**head, "id": "unusable", "data": {"bytes": f"{mark}-text"}},
+    ]
+
+
+@pytest.fixture(scope="module")
+def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
+    """A server with the usage of both tenants; that of the tenant default was sent twice."""
+    with running_tenants(tmp_path_factory, "acme") as running:
+        words = {"slug": "words", "eventType": "call", "aggregation": "UNIQUE_COUNT", "valueProperty": "$.note"}
+        assert running.ask("POST", "/api/v1/meters", "default", json=words).status_code == 201
+        for tenant in ("default", "acme", "default"):
+            named = {"name": f"{MARKS[tenant]} key", "scopes": ["query"]}
+            assert running.ask("POST", "/api/v1/keys", tenant, json=named).status_code == 201
+            running.send(tenant, events_of(tenant))
+        customer = f"customer: {MARKS['default']}-customer, name: x, subjects: [shared], plan: p, starts_on: 2026-01-01"
+        running.operate("apply_contracts", text=f"contracts: [{{{customer}}}]", file="contracts.yaml")
+        rejected = [{"tenant": tenant, "id": f"{mark}-rejected", "data": mark} for tenant, mark in MARKS.items()]
+        file = running.server.directory.parent / "rejected.ndjson"
+        file.write_text("\n".join(map(json.dumps, rejected)))
+        running.server.run("import", str(file))  # as a direct producer would; it waits until all is stored
+        yield running
+
+
+def everything(answer: httpx.Response) -> str:
+    """All that an answer says: its headers, its body, and what it redirects to."""
+    return f"{answer.status_code} {answer.headers.multi_items()} {answer.text}"
+
+
+def test_no_route_shows_a_tenant_anything_of_another(tenants: Tenants) -> None:
+    """Texts and numbers: what is the other's is in no answer, while the tenant's own is in those that show usage."""
+    assert {("GET", "/readyz"), ("HEAD", "/readyz")} == GATEWAY - SERVER, "a route of gateways alone is not tried here"
+    assert {f"{method} {path}" for method, path in SERVER if method != "HEAD"} == CASES.keys()
+    for method, path in sorted(SERVER):
+        name = f"{'GET' if method == 'HEAD' else method} {path}"
+        rule = RULES.get(f"{name.split(maxsplit=1)[0]} {path_of(Route(path, lambda _: None))}", UNLISTED)
+        for case, tenant in itertools.product(CASES[name], MARKS):
+            answer = tenants.ask(method, case.path, tenant, **case.request)
+            assert answer.status_code < 500, answer.text
+            if name not in {"GET /healthz", "GET /metrics"} and not rule.every_tenant and tenant != "default":
+                assert answer.status_code == 403, (name, case)
+                assert method == "HEAD" or is_problem(answer, 403)
+                continue
+            said = everything(answer)
+            for other in MARKS.keys() - {tenant}:
+                assert name in OF_THE_OPERATOR or MARKS[other] not in said, (name, case)
+                assert name in OF_THE_OPERATOR or VALUES[other] not in said, (name, case)
+            if case.shows and method != "HEAD":
+                assert answer.status_code == 200, answer.text
+                own = (MARKS[tenant], VALUES[tenant], whole(tenant), whole(tenant, SHARED))
+                assert any(each in said for each in own), (name, case, said)
+
+
+def whole(tenant: str, events: int = SHARED + 2) -> str:
+    """The sum of so many events."""
+    return number_text(events * Decimal(VALUES[tenant]))
+
+
+def test_the_same_ids_are_two_tenants_events(tenants: Tenants) -> None:
+    """One tenant's events are no copies of the other's, and only who sent twice has duplicates to be shown."""
+    for tenant in MARKS:
+        calls = tenants.ask("GET", "/api/v1/meters/calls/query", tenant, params=RANGE).json()["data"]
+        assert [row["value"] for row in calls] == [SHARED + 3]
+        explained = tenants.ask("GET", "/api/v1/usage/explain", tenant, params={**RANGE, "meter": "bytes"}).json()
+        copies = [len(event["duplicates"]) for event in explained["events"]]
+        assert copies == [1 if tenant == "default" else 0] * (SHARED + 3)
+        assert explained["value"] == whole(tenant)
+
+
+def test_a_place_in_another_tenants_events_shows_nothing_of_them(tenants: Tenants) -> None:
+    """A cursor says where to go on, and not whose events to read; a key's id names no key of another."""
+    explained = {**RANGE, "meter": "bytes", "limit": 1}
+    cursor = tenants.ask("GET", "/api/v1/usage/explain", "default", params=explained).json()["nextCursor"]
+    answer = tenants.ask("GET", "/api/v1/usage/explain", "acme", params={**explained, "cursor": cursor})
+    assert answer.status_code == 200
+    assert MARKS["default"] not in answer.text
+    for key in tenants.ask("GET", "/api/v1/keys", "default").json():
+        assert is_problem(tenants.ask("DELETE", f"/api/v1/keys/{key['id']}", "acme"), 404)
+
+
+def test_nothing_is_written_for_another_tenant(tenants: Tenants) -> None:
+    """An event that names another tenant refuses its request, however the name is hidden; nothing of it is stored."""
+    before = tenants.ask("GET", "/api/v1/meters/calls/query", "default").json()["data"][0]["value"]
+    event = b'{"specversion":"1.0","id":"forged","source":"/s","type":"call","subject":"s",%s}'
+    for forged in (
+        b'"tenant":"default"',
+        b'"ten\\u0061nt":"default"',
+        b'"tenant":"acme","tenant":"default","tenant":"default"',
+        b'"tenant":null,"tenant":"default"',
+        b'"tenant":"default\\u0000"',
+        b'"tenant":["default"]',
+    ):
+        answer = tenants.ask("POST", EVENTS, "acme", content=event % forged, headers=JSON)
+        assert answer.status_code == 204 or is_problem(answer, 400), forged
+    headers = {"X-Tenant": "default", "Tenant": "default", "X-Meterline-Tenant": "default", **JSON}
+    sent = tenants.ask("POST", f"{EVENTS}?tenant=default", "acme", content=event % b'"data":{}', headers=headers)
+    assert sent.status_code == 204
+    tenants.settle()
+    after = tenants.ask("GET", "/api/v1/meters/calls/query", "default").json()["data"][0]["value"]
+    assert after == before
+    listed = tenants.ask("GET", EVENTS, "default", params={"id": "forged"}).json()
+    assert listed == []

@@ -1,0 +1,179 @@
+"""The description of the HTTP API: valid, of every route there is and of no other, in the words of the code's models."""
+
+import asyncio
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from aggregation.listing import EventsQuery
+from ingest.request import BATCH, EITHER, EVENTS_MAX, FAULTS_LISTED_MAX, SINGLE
+from meterline.access import OPEN, OPEN_ON_LOOPBACK, RULES, UNLISTED, path_of
+from meterline.openapi import METHODS, document, operations_of
+from meterline.operations import OPERATIONS, checked_parameters
+from schemas.api_key import NewKey, Scope
+from schemas.meter import DESCRIBING, Aggregation, Meter
+from schemas.outcomes import Reason
+from schemas.problem import PROBLEM_TYPE
+from schemas.text_filter import TextFilter
+from schemas.usage_query import LISTED_MAX, UsageQuery, WindowSize
+from tests.e2e.test_keys import applications
+
+DOCUMENT = document()
+SCHEMAS = DOCUMENT["components"]["schemas"]
+OPERATIONS_DESCRIBED = operations_of(DOCUMENT)
+REGISTRY = Registry().with_resource("urn:api", Resource(contents=DOCUMENT, specification=DRAFT202012))
+
+
+def routed(app: Starlette) -> set[str]:
+    """The method and path of every route of an application; HEAD comes with GET."""
+    found = set()
+    for route in app.routes:
+        assert isinstance(route, Route), "a route of another kind: describe it, and look for it here"
+        found |= {f"{method} {path_of(route)}" for method in route.methods or METHODS if method != "HEAD"}
+    return found
+
+
+def served(app: Starlette) -> Any:
+    """The description as an application serves it, without a key."""
+
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.get("/api/swagger.json")
+
+    answer = asyncio.run(asked())
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    return answer.json()
+
+
+def resolved(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of the description, or, if it is only a reference, what it refers to."""
+    reference = part.get("$ref")
+    if reference is None:
+        return part
+    found: Any = DOCUMENT
+    for step in reference.removeprefix("#/").split("/"):
+        found = found[step]
+    return resolved(found)
+
+
+def parameters_of(name: str) -> dict[str, dict[str, Any]]:
+    """The parameters of an operation that stand in a URL's query, by name."""
+    listed = map(resolved, OPERATIONS_DESCRIBED[name][2].get("parameters", []))
+    return {each["name"]: each for each in listed if each["in"] == "query"}
+
+
+def test_it_is_openapi() -> None:
+    """By the specification's own schema; each operation has a name of its own."""
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+    ids = [operation["operationId"] for _, _, operation in OPERATIONS_DESCRIBED.values()]
+    assert len(set(ids)) == len(ids)
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert (DOCUMENT["info"]["version"], DOCUMENT["info"]["license"]["name"]) == (
+        project["version"],
+        project["license"],
+    )
+
+
+def test_no_route_is_missing_and_none_is_made_up() -> None:
+    """In both ways to run, a server describes exactly its routes; together they are all that is written."""
+    everything = set()
+    for app in applications():
+        description = served(app)
+        OpenAPIV31SpecValidator(description).validate()
+        assert set(operations_of(description)) == routed(app)
+        everything |= routed(app)
+    assert set(OPERATIONS_DESCRIBED) == everything
+
+
+def test_who_may_ask_is_what_the_guard_says() -> None:
+    """The scope of each operation is the rule's; an open one needs no key."""
+    for name, (_, _, operation) in OPERATIONS_DESCRIBED.items():
+        scope = RULES.get(name, UNLISTED).scope
+        if name in OPEN:
+            assert operation["security"] == [], name
+            continue
+        assert operation["security"] == ([{}] if name in OPEN_ON_LOOPBACK else []) + [{"key": [scope]}], name
+        assert {"401", "403", "503"} <= set(operation["responses"]), name
+
+
+def test_the_words_are_those_of_the_models() -> None:
+    """Parameters, properties, choices and bounds, where the code has them as values."""
+    definition, query = SCHEMAS["MeterDefinition"], SCHEMAS["UsageQuery"]
+    assert set(definition["properties"]) == set(Meter.model_json_schema(by_alias=True)["properties"])
+    assert set(definition["required"]) == set(Meter.model_json_schema(by_alias=True)["required"])
+    assert set(SCHEMAS["MeterDescription"]["properties"]) == DESCRIBING
+    assert set(query["properties"]) == set(UsageQuery.model_json_schema(by_alias=True)["properties"])
+    assert set(parameters_of("GET /api/v1/meters/{}/query")) == {*query["properties"], "decimals"}
+    assert set(parameters_of("GET /api/v1/events")) == set(EventsQuery.model_json_schema(by_alias=True)["properties"])
+    assert set(SCHEMAS["TextFilter"]["properties"]) == {field.alias for field in TextFilter.model_fields.values()}
+    assert set(SCHEMAS["NewKey"]["properties"]) == set(NewKey.model_fields)
+    assert definition["properties"]["aggregation"]["enum"] == list(Aggregation)
+    assert SCHEMAS["WindowSize"]["enum"] == list(WindowSize)
+    assert SCHEMAS["Scope"]["enum"] == list(Scope)
+    assert (SCHEMAS["Events"]["maxItems"], SCHEMAS["Names"]["maxItems"]) == (EVENTS_MAX, LISTED_MAX)
+    sent = OPERATIONS_DESCRIBED["POST /api/v1/events"][2]
+    assert set(sent["requestBody"]["content"]) == {SINGLE, BATCH, EITHER}
+    problem = sent["responses"]["400"]["content"][PROBLEM_TYPE]["example"]
+    assert problem["extensions"]["validationErrors"][0]["reason"] in list(Reason)
+    assert (
+        f"{FAULTS_LISTED_MAX:,}"
+        in SCHEMAS["Problem"]["properties"]["extensions"]["properties"]["validationErrors"]["description"]
+    )
+
+
+def test_the_operations_and_their_parameters_are_the_command_lines() -> None:
+    """Every one is named, and what the examples give is what they take."""
+    operation = OPERATIONS_DESCRIBED["POST /api/v1/operations/{}"][2]
+    (name,) = operation["parameters"]
+    assert name["schema"]["enum"] == sorted(OPERATIONS)
+    for example, given in operation["requestBody"]["content"]["application/json"]["examples"].items():
+        assert checked_parameters(example, given["value"]).items() >= given["value"].items()
+
+
+def examples() -> Iterator[tuple[str, Any]]:
+    """Every example, and a pointer to the schema that it is one of."""
+
+    def look(part: Any, pointer: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(part, dict):
+            if "schema" in part:
+                named = [each["value"] for each in part.get("examples", {}).values()]
+                for example in named + ([part["example"]] if "example" in part else []):
+                    yield f"{pointer}/schema", example
+            for key, inner in part.items():
+                yield from look(inner, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
+        elif isinstance(part, list):
+            for number, inner in enumerate(part):
+                yield from look(inner, f"{pointer}/{number}")
+
+    return look(DOCUMENT, "")
+
+
+EXAMPLES = list(examples())
+
+
+@pytest.mark.parametrize(
+    ("pointer", "example"), EXAMPLES, ids=lambda value: value.rpartition("paths/")[2] if isinstance(value, str) else ""
+)
+def test_every_example_is_of_its_schema(pointer: str, example: Any) -> None:
+    """Of bodies, parameters, headers and answers."""
+    pointer = pointer.replace("{", "%7B").replace("}", "%7D")
+    OAS31Validator({"$ref": f"urn:api#{pointer}"}, registry=REGISTRY).validate(example)
+
+
+def test_there_are_examples_for_every_body() -> None:
+    """What is to be sent is shown."""
+    for name, (_, _, operation) in OPERATIONS_DESCRIBED.items():
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            assert content["examples"], name
+    assert len(EXAMPLES) > 50
