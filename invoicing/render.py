@@ -87,14 +87,16 @@ def _line(line: dict[str, Any], head: dict[str, Any]) -> list[str]:
 def slice_text(rated: dict[str, str | None], minor_units: int) -> str:
     """A slice of an explanation as a sum that can be checked by hand.
 
-    >>> slice_text({"up_to": "100", "quantity": "100", "unit_price": "0.5", "flat": "10", "amount": "60"}, 2)
+    >>> terms = {"up_to": "100", "quantity": "100", "unit_price": "0.5", "flat": "10", "amount": "60"}
+    >>> slice_text({"label": "", **terms}, 2)
     'up to 100: 100 x 0.50 + 10.00 flat = 60.00'
     """
-    values = {name: Decimal(value) for name, value in rated.items() if value is not None}
+    values = {name: Decimal(value) for name, value in rated.items() if name != "label" and value is not None}
+    label = f"{rated['label']}: " if rated.get("label") else ""
     tier = f"up to {amount_text(values['up_to'])}: " if "up_to" in values else ""
     flat = f" + {amount_text(values['flat'], minor_units)} flat" if values.get("flat") else ""
     price = f"{amount_text(values['quantity'])} x {amount_text(values['unit_price'], minor_units)}"
-    return f"{tier}{price}{flat} = {amount_text(values['amount'], minor_units)}"
+    return f"{label}{tier}{price}{flat} = {amount_text(values['amount'], minor_units)}"
 
 
 def _totals(head: dict[str, Any]) -> list[str]:

@@ -10,19 +10,22 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from aggregation.store import has_late_usage, usage_between
+from aggregation.store import has_late_usage
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
 from invoicing.journal import journal
+from meterline.billable import billable, ended_everywhere, invoice_tax
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rollups import whole_rollups
 from meterline.system import System, wait_until_stored
 from meterline.tables import invoice_table
-from rating.books import book_in_force
-from rating.rater import Rated, rate
+from meterline.usage_for_rating import usage_for
+from rating.books import Books, book_in_force
+from rating.rater import Basis, Rated, Rater
 from schemas.contract import Contracts
-from schemas.invoice import Basis, Run, Tax
+from schemas.invoice import Basis as InvoiceBasis
+from schemas.invoice import Run
 from schemas.log import Barrier
 from schemas.meter import Meter
 from schemas.price_book import PriceBook
@@ -33,9 +36,22 @@ from schemas.tenant import DEFAULT_TENANT
 class _Terms:
     """What is in force as a run starts."""
 
-    books: dict[str, PriceBook]  # by digest
+    books: tuple[tuple[datetime, PriceBook], ...]
+    """All versions, with the instants that they were applied at."""
     contracts: Contracts
     meters: tuple[Meter, ...]
+
+    def known_at(self, instant: datetime) -> list[PriceBook]:
+        """The versions that were applied by then: a later one changes no period that was billed before."""
+        return [book for applied_at, book in self.books if applied_at <= instant]
+
+    def rater(self, month: Period, run: Run, cut: int, *, advance: bool) -> Rater:
+        """Rates what ends in a month by the versions that its run knew, and by these contracts."""
+        aggregations = {meter.slug: meter.aggregation.value for meter in self.meters}
+        return Rater(Basis(
+            Books(self.known_at(run.started_at)), self.contracts, aggregations,
+            after=month.start.date(), through=month.end.date(), cut=cut, advance=advance,
+        ))  # fmt: skip
 
 
 def bill(app: System, *, period: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Iterator[Output]:
@@ -49,8 +65,11 @@ def bill(app: System, *, period: str, now: Callable[[], datetime] = lambda: date
     5. Post all of it and finish the run, in one transaction.
     """
     month = Period.parse(period)
-    if month.end > now():
-        yield Failure(message=f"{period} has not ended; it can be billed from {month.end:%Y-%m-%d} on (UTC)")
+    with app.database.connect() as connection:
+        contracts = invoicing.latest_contracts(connection, DEFAULT_TENANT)
+    ends_at = ended_everywhere(month, Contracts.from_canonical(contracts.body) if contracts else None)
+    if ends_at > now():
+        yield Failure(message=f"{period} has not ended; it can be billed from {ends_at:%Y-%m-%d %H:%M} on (UTC)")
         return
     with app.database.connect() as connection:
         earlier = invoicing.run_of(connection, DEFAULT_TENANT, period)
@@ -73,77 +92,81 @@ def _bill(app: System, month: Period, now: Callable[[], datetime]) -> Iterator[O
     yield from wait_until_stored(app, ends, "cut")
     # 3. rate
     rated, bases = yield from _rate(app, run, month, terms)
+    charges = pl.concat([billable(each.charges, each.slices, terms.contracts) for each in rated.values()])
+    tax = invoice_tax(terms.known_at(run.started_at), [each.charges for each in rated.values()])
+    bases |= {name: bases[str(month)] for name in charges["period"].unique() if name > str(month)}  # in advance
     # 4. and 5.
     with app.database.begin() as connection:
-        book = terms.books[run.basis.book_digest]
         next_number = invoicing.next_number(connection, DEFAULT_TENANT)  # first: it locks out other runs
         assembled = assemble(
-            pl.concat([each.charges for each in rated.values()]),
+            charges,
             invoicing.booked(connection, DEFAULT_TENANT, sorted(bases)),
             tenant=DEFAULT_TENANT,
             run_period=str(month),
             bases=bases,
             customer_names={contract.customer: contract.name for contract in terms.contracts.contracts},
-            tax=Tax(book.tax.name, book.tax.rate_percent) if book.tax else None,
+            tax=tax,
             next_number=next_number,
             issued_at=run.started_at,
         )
         entries = journal(assembled.invoices, booked_at=run.started_at)
         invoicing.post(connection, assembled.invoices, assembled.lines, entries.entries, entries.postings)
-        invoicing.finish_run(connection, run, bases, posted_at=now())
+        billed = {name: basis for name, basis in bases.items() if name <= str(month)}
+        invoicing.finish_run(connection, run, billed, posted_at=now())
     yield from _unassigned(rated)
 
 
 def _terms(app: System) -> _Terms:
     with app.database.connect() as connection:
-        books = [PriceBook.from_canonical(row["body"]) for row in invoicing.price_books(connection, DEFAULT_TENANT)]
+        rows = invoicing.price_books(connection, DEFAULT_TENANT)
         contracts = invoicing.latest_contracts(connection, DEFAULT_TENANT)
-    if not books or contracts is None:
+    if not rows or contracts is None:
         raise LookupError(
-            "no price book is stored; store one with `meterline price apply FILE`" if not books
+            "no price book is stored; store one with `meterline price apply FILE`" if not rows
             else "no contracts are stored; store them with `meterline contracts apply FILE`"
         )  # fmt: skip
-    return _Terms({book.digest: book for book in books}, Contracts.from_canonical(contracts.body), app.log.meters())
+    books = tuple((row["applied_at"], PriceBook.from_canonical(row["body"])) for row in rows)
+    return _Terms(books, Contracts.from_canonical(contracts.body), app.log.meters())
 
 
 def _cut(app: System, month: Period, terms: _Terms, now: datetime) -> Run:
-    book = book_in_force(terms.books.values(), month.start.date())
+    book = book_in_force(terms.known_at(now), month.start.date())
     with app.database.begin() as connection:
         cut = app.log.new_barrier(connection, f"bill {month}")
-        basis = Basis(cut, book.book, book.version, book.digest, terms.contracts.digest)
+        basis = InvoiceBasis(cut, book.book, book.version, book.digest, terms.contracts.digest)
         return invoicing.start_run(connection, DEFAULT_TENANT, str(month), basis, started_at=now)
 
 
 def _rate(
     app: System, run: Run, month: Period, terms: _Terms
-) -> Generator[Output, None, tuple[dict[str, Rated], dict[str, Basis]]]:
-    periods = [month, *_changed_periods(app, run, month)]
+) -> Generator[Output, None, tuple[dict[str, Rated], dict[str, InvoiceBasis]]]:
     with app.database.connect() as connection:
         own = {str(month): run, **{each.period: each for each in invoicing.posted_runs(connection, DEFAULT_TENANT)}}
+    periods = [month, *_changed_periods(app, run, month, terms, own)]
     rated: dict[str, Rated] = {}
-    bases: dict[str, Basis] = {}
+    bases: dict[str, InvoiceBasis] = {}
     for done, each in enumerate(periods):
         yield Progress(step="rate", done=done, total=len(periods))
-        name = str(each)
-        book = terms.books[own[name].basis.book_digest]
-        usage = usage_between(app.clickhouse, DEFAULT_TENANT, terms.meters, each.start, each.end, run.basis.cut)
-        aggregations = {meter.slug: meter.aggregation.value for meter in terms.meters}
-        rated[name] = rate(usage, book, terms.contracts, aggregations=aggregations, period=name, cut=run.basis.cut)
-        bases[name] = replace(own[name].basis, cut=run.basis.cut, contracts_digest=terms.contracts.digest)
+        name, cut = str(each), run.basis.cut
+        rater = terms.rater(each, own[name], cut, advance=each == month)
+        rated[name] = rater.rate(usage_for(app, terms.meters, rater, cut))
+        bases[name] = replace(own[name].basis, cut=cut, contracts_digest=terms.contracts.digest)
     yield Progress(step="rate", done=len(periods), total=len(periods))
     return rated, bases
 
 
-def _changed_periods(app: System, run: Run, month: Period) -> list[Period]:
+def _changed_periods(app: System, run: Run, month: Period, terms: _Terms, own: dict[str, Run]) -> list[Period]:
     """The billed periods before this one whose usage or contracts changed since they were last rated."""
     with app.database.connect() as connection:
         ratings = invoicing.latest_ratings(connection, DEFAULT_TENANT)
     changed = []
     for name, (cut, contracts_digest) in ratings.items():
         period = Period.parse(name)
-        if period.start < month.start and (
-            contracts_digest != run.basis.contracts_digest
-            or has_late_usage(app.clickhouse, DEFAULT_TENANT, period.start, period.end, cut, run.basis.cut)
+        if period.start >= month.start:
+            continue
+        span = terms.rater(period, own[name], run.basis.cut, advance=False).span
+        if contracts_digest != run.basis.contracts_digest or (
+            span and has_late_usage(app.clickhouse, DEFAULT_TENANT, *span, cut, run.basis.cut)
         ):
             changed.append(period)
     return changed

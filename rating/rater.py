@@ -6,7 +6,7 @@ amount is rounded once, and that the order of the usage rows changes nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import polars as pl
 
@@ -69,6 +69,14 @@ class Rater:
             aggregations=basis.aggregations,
             advance=basis.advance,
         )
+
+    @property
+    def span(self) -> tuple[datetime, datetime] | None:
+        """From the first start to the last end of all billing periods; None when there is none."""
+        every = [*self.basis.contracts.contracts, None]
+        periods = {id(schedule): schedule for schedule in map(self._scheduler.of, every)}.values()
+        bounds = [(period.start_at, period.end_at) for schedule in periods for period in schedule]
+        return (min(start for start, _ in bounds), max(end for _, end in bounds)) if bounds else None
 
     def rate(
         self,

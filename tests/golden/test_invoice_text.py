@@ -8,15 +8,17 @@ import polars as pl
 
 from invoicing.assemble import assemble
 from invoicing.render import render_invoice
-from schemas.charge import CHARGES
-from schemas.invoice import BOOKED, Basis, Tax
+from schemas.invoice import BOOKED, CHARGED, Basis, Tax
 
 GOLDEN = Path(__file__).with_name("invoice.txt")
 BASIS = Basis(cut=7, book="airports", book_version=2, book_digest="b" * 64, contracts_digest="c" * 64)
 
 
-def _slice(up_to: str | None, quantity: str, unit_price: str, flat: str, amount: str) -> dict[str, Decimal | None]:
+def _slice(
+    up_to: str | None, quantity: str, unit_price: str, flat: str, amount: str
+) -> dict[str, Decimal | str | None]:
     return {
+        "label": "",
         "up_to": None if up_to is None else Decimal(up_to),
         "quantity": Decimal(quantity),
         "unit_price": Decimal(unit_price),
@@ -53,7 +55,7 @@ def _charges() -> pl.DataFrame:
             "slices": [_slice(None, "4", "75", "0", "300")], "amount": Decimal(300), "amount_minor": 30000,
         },
     ]  # fmt: skip
-    return pl.DataFrame(rows, schema=CHARGES)
+    return pl.DataFrame(rows, schema=CHARGED)
 
 
 def _booked() -> pl.DataFrame:

@@ -12,8 +12,7 @@ import sqlalchemy as sa
 from invoicing import store
 from invoicing.assemble import Assembled, assemble
 from invoicing.journal import Journal, journal
-from schemas.charge import CHARGES
-from schemas.invoice import BOOKED, Basis, Tax
+from schemas.invoice import BOOKED, CHARGED, Basis, Tax
 
 NOW = datetime(2013, 3, 1, tzinfo=UTC)
 BASIS = Basis(cut=3, book="airports", book_version=1, book_digest="book", contracts_digest="contracts")
@@ -59,7 +58,7 @@ def billed(charges: dict[str, int], *, first_number: int = 1, period: str = "201
         for customer, minor in charges.items()
     ]  # fmt: skip
     assembled = assemble(
-        pl.DataFrame(rows, schema=CHARGES), NOTHING, tenant="default", run_period=period, bases={period: BASIS},
+        pl.DataFrame(rows, schema=CHARGED), NOTHING, tenant="default", run_period=period, bases={period: BASIS},
         customer_names={"UA": ""}, tax=Tax("VAT", Decimal(20)), next_number=first_number, issued_at=NOW,
     )  # fmt: skip
     return assembled, journal(assembled.invoices, booked_at=NOW)

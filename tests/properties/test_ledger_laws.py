@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from invoicing.assemble import Assembled, assemble
 from invoicing.journal import journal
-from schemas.charge import CHARGES
-from schemas.invoice import BOOKED, Basis, Tax
+from schemas.invoice import BOOKED, CHARGED, Basis, Tax
 
 NOW = datetime(2013, 4, 1, tzinfo=UTC)
 PERIODS = ("2013-01", "2013-02", "2013-03")
@@ -41,7 +40,7 @@ def charges_of(state: Rated) -> pl.DataFrame:
         }
         for (customer, period, charge, currency), (minor, quantity) in state.items()
     ]  # fmt: skip
-    return pl.DataFrame(rows, schema=CHARGES)
+    return pl.DataFrame(rows, schema=CHARGED)
 
 
 def booked_of(*parts: Assembled) -> pl.DataFrame:
