@@ -20,7 +20,7 @@ from aggregation.place import COLUMNS, behind, cursor_at, micros_of, place_of
 from aggregation.plan import Statement
 from schemas.log import DEFAULT_TENANT
 from schemas.outcomes import Reason
-from schemas.usage_query import Instant, InvalidQueryError, Names
+from schemas.usage_query import Instant, InvalidQueryError, Names, Whole
 
 LIST_MAX = 100
 RAW_BYTES_MAX = 16 << 10
@@ -42,7 +42,7 @@ class EventsQuery(BaseModel):
     id: str | None = Field(default=None, min_length=1)
     subject: str | None = Field(default=None, min_length=1)
     customer_id: Names = ()
-    limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
+    limit: Whole = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
 
 
 class EventsPageQuery(BaseModel):
@@ -51,7 +51,7 @@ class EventsPageQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
 
     cursor: str = ""
-    limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
+    limit: Whole = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
     client_id: str | None = Field(default=None, min_length=1, max_length=36)
     filter: EventFilter = EventFilter()
 
@@ -65,7 +65,7 @@ class RejectionsQuery(BaseModel):
     end: Instant | None = Field(default=None, alias="to")
     reason: Reason | None = None
     cursor: str = ""
-    limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
+    limit: Whole = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
     of_nobody: bool = False
 
 
