@@ -202,14 +202,14 @@ def counts_statement(tenant: str, since: datetime) -> Statement:
 
 
 def open_metrics(rows: pl.DataFrame) -> str:
-    r"""The counts as OpenMetrics.
+    r"""The counts as OpenMetrics. It has no escape for a carriage return, which is written as a backslash and an r.
 
     >>> open_metrics(pl.DataFrame({"subject": ["a"], "events": [2]})).splitlines()[2]
     'openmeter_events_total{subject="a"} 2.0'
     """
     lines = ["# HELP openmeter_events Number of ingested events", "# TYPE openmeter_events counter"]
     for subject, events in rows.iter_rows():
-        label = subject.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        label = subject.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n").replace("\r", r"\\r")
         lines.append(f'openmeter_events_total{{subject="{label}"}} {events}.0')
     return "\n".join([*lines, "# EOF", ""])
 
