@@ -19,7 +19,7 @@ from meterline.output import Failure, Output, decode
 from meterline.server import Listening
 from meterline.server import serve as run_server
 from meterline.system import connected
-from meterline.terminal import errors, render
+from meterline.terminal import print_error, render
 from schemas.configuration import ConfigurationError, Fault
 from stores.servers import Servers, servers_of
 
@@ -39,7 +39,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (ConfigurationError, InUseError, OSError) as error:
-        errors.print(str(error), style="red", markup=False, highlight=False)
+        print_error(str(error))
         sys.exit(1)
     except click.Abort:
         sys.exit(130)
