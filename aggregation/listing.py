@@ -70,10 +70,10 @@ class RejectionsQuery(BaseModel):
     of_nobody: bool = False
 
 
-Asked = TypeVar("Asked", bound=BaseModel)
+Query = TypeVar("Query", bound=BaseModel)
 
 
-def list_query(model: type[Asked], parameters: dict[str, Any]) -> Asked:
+def list_query(model: type[Query], parameters: dict[str, Any]) -> Query:
     """The query of a request. Raises InvalidQueryError with the first thing that is wrong."""
     try:
         return model.model_validate(parameters)
