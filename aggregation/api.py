@@ -58,6 +58,8 @@ from stores.log import Log
 
 Customers = Mapping[str, tuple[str, ...]]
 """The subjects of each customer."""
+Replays = Mapping[str, datetime]
+"""When rejections were put into the log again, by position."""
 
 QUERIES_MAX = 4
 BODY_BYTES_MAX = 1 << 20
@@ -98,7 +100,10 @@ class Asked:
 
 
 class UsageApi:
-    """The routes over a pool of clients, the log with its meters, what was filled later, and a tenant's customers."""
+    """The routes over a pool of clients and the log with its meters.
+
+    What stands elsewhere is asked for: what was filled later, a tenant's customers, and which rejections were replayed.
+    """
 
     def __init__(
         self,
@@ -106,12 +111,14 @@ class UsageApi:
         log: Log,
         backfills: Callable[[], Sequence[Backfill]],
         customers: Callable[[str], Customers],
+        replays: Callable[[Sequence[str]], Replays],
     ) -> None:
         self._clients = clients
         self._log = log
         self._versions: ConfigVersions = log.config
         self._backfills = backfills
         self._customers = customers
+        self._replays = replays
         self._threads = ThreadPoolExecutor(max_workers=QUERIES_MAX, thread_name_prefix="query")
 
     def routes(self) -> list[Route]:
@@ -199,10 +206,8 @@ class UsageApi:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"meter not found: {name}")
 
     def _list_meters(self, _: Asked) -> Response:
-        meters, times = (
-            self._log.meters(),
-            self._log.meter_times(),
-        )  # in this order: each has its times
+        meters = self._log.meters()
+        times = self._log.meter_times()  # after them, so that each has its times
         return _json([meter_body(meter, times[meter.slug]) for meter in meters])
 
     def _meter(self, asked: Asked) -> Response:
@@ -246,7 +251,8 @@ class UsageApi:
             allowed = f"ofNobody is for keys of the tenant {DEFAULT_TENANT} with the scope {KeyScope.ADMIN}"
             raise ProblemError(HTTPStatus.FORBIDDEN, allowed)
         rows = asked.read(rejections_statement(asked.tenant, wanted))
-        return _json(paged(rows, wanted.limit, rejected))
+        replays = self._replays(rows["position"].to_list())
+        return _json(paged(rows, wanted.limit, lambda page: rejected(page, replays)))
 
     def _debug_metrics(self, asked: Asked) -> Response:
         midnight = _now().replace(hour=0, minute=0, second=0, microsecond=0)

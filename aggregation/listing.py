@@ -20,11 +20,12 @@ from aggregation.place import COLUMNS, behind, cursor_at, micros_of, place_of
 from aggregation.plan import Statement
 from schemas.outcomes import Reason
 from schemas.tenant import DEFAULT_TENANT
-from schemas.usage_query import Instant, InvalidQueryError, Names
+from schemas.usage_query import Instant, InvalidQueryError, Names, Whole
 
 LIST_MAX = 100
 RAW_BYTES_MAX = 16 << 10
 """Of a rejected line that is shown: it may be as long as a record."""
+_POSITION = "concat(left(log_id, 8), ':', toString(partition), ':', toString(offset), ':', toString(line))"
 _NAMED = "toString(JSONType(raw, 'tenant'))"
 _IS_SOMEBODYS = f"(isValidJSON(raw) AND toString(JSONType(raw)) = 'Object' AND {_NAMED} IN ('String', 'Null'))"
 _OWNER = f"if({_NAMED} = 'Null', '{DEFAULT_TENANT}', JSONExtractString(raw, 'tenant'))"
@@ -42,7 +43,7 @@ class EventsQuery(BaseModel):
     id: str | None = Field(default=None, min_length=1)
     subject: str | None = Field(default=None, min_length=1)
     customer_id: Names = ()
-    limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
+    limit: Whole = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
 
 
 class EventsPageQuery(BaseModel):
@@ -51,7 +52,7 @@ class EventsPageQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
 
     cursor: str = ""
-    limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
+    limit: Whole = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
     client_id: str | None = Field(default=None, min_length=1, max_length=36)
     filter: EventFilter = EventFilter()
 
@@ -65,14 +66,14 @@ class RejectionsQuery(BaseModel):
     end: Instant | None = Field(default=None, alias="to")
     reason: Reason | None = None
     cursor: str = ""
-    limit: int = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
+    limit: Whole = Field(default=LIST_MAX, ge=1, le=LIST_MAX)
     of_nobody: bool = False
 
 
-Asked = TypeVar("Asked", bound=BaseModel)
+Query = TypeVar("Query", bound=BaseModel)
 
 
-def list_query(model: type[Asked], parameters: dict[str, Any]) -> Asked:
+def list_query(model: type[Query], parameters: dict[str, Any]) -> Query:
     """The query of a request. Raises InvalidQueryError with the first thing that is wrong."""
     try:
         return model.model_validate(parameters)
@@ -136,7 +137,8 @@ def rejections_statement(tenant: str, asked: RejectionsQuery) -> Statement:
     whose = f"NOT ({_IS_SOMEBODYS})" if asked.of_nobody else f"{_IS_SOMEBODYS} AND {_OWNER} = {{tenant:String}}"
     return Statement(
         f"SELECT reason, detail, base64Encode(substring(raw, 1, {RAW_BYTES_MAX})) AS encoded, length(raw) AS bytes,"  # noqa: S608
-        f" {COLUMNS}, appended_at, rejected_at, {micros_of('appended_at')} AS micros FROM rejections"
+        f" {_POSITION} AS position, {COLUMNS}, appended_at, rejected_at, {micros_of('appended_at')} AS micros"
+        " FROM rejections"
         f" WHERE {' AND '.join([whose, *given, *behind_it])}"
         f" ORDER BY {place_of('appended_at')} DESC LIMIT {{limit:UInt32}}",
         {"tenant": tenant, "limit": asked.limit + 1, **dict(given.values()), **place},
@@ -149,8 +151,11 @@ def paged(rows: pl.DataFrame, limit: int, shown_as: Callable[[pl.DataFrame], lis
     return {"items": shown_as(items), "nextCursor": cursor_at(items.row(-1, named=True)) if len(rows) > limit else None}
 
 
-def rejected(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rejections: why, where in the log, when, and the line, as much of it as is shown; what is no text in base64."""
+def rejected(rows: pl.DataFrame, replays: Mapping[str, datetime]) -> list[dict[str, Any]]:
+    """Rejections: why, where in the log, when, and the line, as much of it as is shown; what is no text in base64.
+
+    `replays` says when those that were put into the log again were, by position.
+    """
     found = []
     for row in rows.iter_rows(named=True):
         raw = b64decode(row["encoded"])
@@ -160,10 +165,10 @@ def rejected(rows: pl.DataFrame) -> list[dict[str, Any]]:
             line = {"rawBase64": row["encoded"]}
         found.append(
             {
-                **{name: row[name] for name in ("reason", "detail", "partition", "offset", "line")},
-                "position": f"{row['log_id'][:8]}:{row['partition']}:{row['offset']}:{row['line']}",
+                **{name: row[name] for name in ("reason", "detail", "partition", "offset", "line", "position")},
                 "ingestedAt": shown(row["appended_at"]),
                 "rejectedAt": shown(row["rejected_at"]),
+                **({"replayedAt": shown(again)} if (again := replays.get(row["position"])) else {}),
                 **line,
                 "bytes": row["bytes"],
             }
@@ -202,18 +207,18 @@ def counts_statement(tenant: str, since: datetime) -> Statement:
 
 
 def open_metrics(rows: pl.DataFrame) -> str:
-    r"""The counts as OpenMetrics.
+    r"""The counts as OpenMetrics. It has no escape for a carriage return, which is written as a backslash and an r.
 
     >>> open_metrics(pl.DataFrame({"subject": ["a"], "events": [2]})).splitlines()[2]
     'openmeter_events_total{subject="a"} 2.0'
     """
     lines = ["# HELP openmeter_events Number of ingested events", "# TYPE openmeter_events counter"]
     for subject, events in rows.iter_rows():
-        label = subject.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        label = subject.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n").replace("\r", r"\\r")
         lines.append(f'openmeter_events_total{{subject="{label}"}} {events}.0')
     return "\n".join([*lines, "# EOF", ""])
 
 
 def shown(at: datetime) -> str:
-    """An instant of the engine as RFC 3339 has it."""
+    """An instant of UTC as RFC 3339 has it."""
     return f"{at.replace(tzinfo=None).isoformat()}Z"

@@ -26,7 +26,7 @@ from stores.log import Log
 
 STORE_TRIES = 6
 LOAD_KEYS = 4 << 20  # at once: so many are sorted faster than many small runs are merged
-MAPPED_BYTES = 16 << 20
+MAPPED_BYTES = 1 << 20
 STORE_RETRY_S = 0.5  # doubled after each try: all of them take some 15 s
 
 STORE_ORDER = (EVENTS, ROLLUPS, DUPLICATES, REJECTIONS, PROGRESS)

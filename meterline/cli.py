@@ -17,7 +17,7 @@ from meterline.key_commands import key_commands, listening_options
 from meterline.listening import Listening
 from meterline.output import Failure, Output, decode
 from meterline.price_commands import price_commands
-from meterline.terminal import errors, render
+from meterline.terminal import print_error, render
 from schemas.configuration import ConfigurationError, Fault
 from stores.servers import Servers, servers_of
 
@@ -37,7 +37,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (ConfigurationError, InUseError, OSError) as error:
-        errors.print(str(error), style="red", markup=False, highlight=False)
+        print_error(str(error))
         sys.exit(1)
     except click.Abort:
         sys.exit(130)

@@ -22,6 +22,7 @@ from aggregation.api import UsageApi
 from ingest.api import GroupCommit
 from ingest.api import routes as gateway_routes
 from ingest.rate_limit import RateLimits
+from ingest.store import replays_of
 from meterline.access import Keys, guarded
 from meterline.customers import customers_of
 from meterline.keys import key_routes, refuse_without_keys
@@ -125,6 +126,7 @@ def usage_of(servers: Servers, database: sa.Engine, log: Log) -> UsageApi | None
         log,
         partial(backfills_of, database, log),
         partial(customers_of, database),
+        partial(replays_of, database),
     )
 
 

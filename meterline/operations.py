@@ -131,7 +131,7 @@ def replay_rejections(app: System, *, reason: str | None, repaired: str | None) 
     rows = open_rejections(app.clickhouse, app.database, reason)
     if repaired is not None:
         known = {row.position for row in rows}
-        listed = [Rejected.from_json(line) for line in repaired.splitlines() if line.strip()]
+        listed = [Rejected.from_json(line) for line in repaired.split("\n") if line.strip()]
         rows = [row for row in listed if row.position in known]
         if unknown := sorted({row.position for row in listed} - known):
             yield Text(text=f"no open rejection at {', '.join(unknown)}; skipped")

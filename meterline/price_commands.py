@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-from meterline.price_operations import meters_of, validated
-from schemas.editor import contracts_schema, price_book_schema
 from stores.servers import servers_of
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -34,6 +32,8 @@ def price_commands(
         if meters is None and (servers_of(os.environ) or data.exists()):
             run(data, "validate_price_books", files=texts)
         else:
+            from meterline.price_operations import meters_of, validated
+
             known = meters_of(read(meters), str(meters)) if meters else None
             click.echo(validated(texts, known).text)
 
@@ -72,6 +72,8 @@ def price_commands(
     @click.option("--contracts", "of_contracts", is_flag=True, help="Of contracts, instead of price books.")
     def schema(of_contracts: bool) -> None:
         """Print the JSON Schema of a price book's file, for editors."""
+        from schemas.editor import contracts_schema, price_book_schema
+
         click.echo(contracts_schema() if of_contracts else price_book_schema(), nl=False)
 
     return price

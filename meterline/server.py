@@ -29,6 +29,7 @@ from ingest.api import GroupCommit, ThreadedLog, problem_response
 from ingest.api import routes as gateway_routes
 from ingest.rate_limit import RateLimits
 from ingest.request import Refusal, RefusedError
+from ingest.store import replays_of
 from meterline.access import Keys, body_of, guarded, may_read_files
 from meterline.customers import customers_of
 from meterline.directory import announced
@@ -113,6 +114,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
         app.log,
         partial(backfills_of, app.database, app.log),
         partial(customers_of, app.database),
+        partial(replays_of, app.database),
     )
 
     @asynccontextmanager

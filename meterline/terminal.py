@@ -1,5 +1,10 @@
-"""What an operation yields, shown to a person at a terminal: answers to standard output, the rest to standard error."""
+"""What an operation yields, shown to a person at a terminal: answers to standard output, the rest to standard error.
 
+Owns that nothing of what is shown commands the terminal, or looks like more than it is: events and rejections hold
+whatever somebody sent. Control characters are written as JSON escapes them, so JSON stays what it was.
+"""
+
+import re
 import sys
 from collections.abc import Iterator
 
@@ -8,12 +13,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
+from rich.text import Text as RichText
 
 from meterline.output import Failure, Output, Progress, Table, Text
 
 WIDTH_MIN = 120  # of what is written to a file or a pipe
 console = Console(width=None if sys.stdout.isatty() else WIDTH_MIN)
 errors = Console(stderr=True)
+_LINE_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys, and those that end a line or turn its direction."""
+_CONTROLS = re.compile(rf"(?![\n\t]){_LINE_CONTROLS.pattern}")
 
 
 def render(outputs: Iterator[Output]) -> None:
@@ -28,13 +37,18 @@ def render(outputs: Iterator[Output]) -> None:
                         tasks[step] = bars.add_task(step, total=total)
                     bars.update(tasks[step], completed=done, total=total)
                 case Text(text=text):
-                    click.echo(text)
+                    click.echo(escaped(text))
                 case Table():
                     console.print(_table(output))
                 case Failure(message=message):
                     bars.stop()
-                    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+                    print_error(message)
                     sys.exit(1)
+
+
+def print_error(message: str) -> None:
+    """Show what went wrong."""
+    errors.print(RichText(escaped(message), style="red"), soft_wrap=True)  # a str would be taken for markup
 
 
 def _table(output: Table) -> RichTable:
@@ -43,5 +57,14 @@ def _table(output: Table) -> RichTable:
         number = column in output.numbers
         table.add_column(column, justify="right" if number else "left", no_wrap=number)
     for row in output.rows:
-        table.add_row(*row)
+        table.add_row(*(RichText(escaped(cell, _LINE_CONTROLS)) for cell in row))
     return table
+
+
+def escaped(text: str, controls: re.Pattern[str] = _CONTROLS) -> str:
+    r"""Lines without other control characters: these are written as JSON escapes them.
+
+    >>> print(escaped("a\x1b[2J\x9bm"))
+    a\u001b[2J\u009bm
+    """
+    return controls.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -57,7 +57,19 @@ def instant(value: Any) -> datetime:
     return parsed
 
 
+def whole(value: Any) -> Any:
+    """A whole number, or the decimal digits of one: not `true`, which Python takes for 1, and not `1_0`.
+
+    >>> whole("12"), whole(12)
+    ('12', 12)
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and not (value.isascii() and value.isdecimal())):
+        raise ValueError(f"{value!r}; allowed: a whole number")
+    return value
+
+
 Instant = Annotated[datetime, BeforeValidator(instant)]
+Whole = Annotated[int, BeforeValidator(whole)]
 Names = Annotated[tuple[str, ...], Field(max_length=LISTED_MAX)]
 
 
@@ -76,7 +88,7 @@ class UsageQuery(BaseModel):
     advanced_meter_group_by_filters: dict[str, TextFilter] = Field(default_factory=dict)
     filter_customer_id: Names = ()
     client_id: str | None = Field(default=None, min_length=1, max_length=36)
-    as_of: int | None = Field(default=None, ge=0, lt=1 << 32)
+    as_of: Whole | None = Field(default=None, ge=0, lt=1 << 32)
 
     @field_validator("window_time_zone")
     @classmethod
@@ -150,5 +162,5 @@ def usage_query(parameters: dict[str, Any]) -> UsageQuery:
     except ValidationError as error:
         first = error.errors()[0]
         place, message = ".".join(str(step) for step in first["loc"]), first["msg"].removeprefix("Value error, ")
-        ours = first["type"] == "value_error" and place not in {"from", "to"}
+        ours = first["type"] == "value_error" and place not in {"from", "to", "asOf"}
         raise InvalidQueryError(message if ours else f"{place}: {message}") from None

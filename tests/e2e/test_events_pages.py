@@ -129,6 +129,11 @@ def test_rejections_are_shown_to_whom_they_belong(tenants: Tenants, tmp_path: Pa
     assert tenants.ask("GET", "/api/v1/events/rejected", "acme", params=late).json()["items"] == []
     (other,) = tenants.ask("GET", "/api/v1/events/rejected", "other", params=late).json()["items"]
     assert "other-mark" in other["raw"]
+    tenants.operate("replay_rejections", reason="time_out_of_range", repaired=None)
+    again, before = tenants.ask("GET", "/api/v1/events/rejected", "other", params=late).json()["items"]
+    assert before == {**other, "replayedAt": before["replayedAt"]}
+    assert before["replayedAt"] > before["rejectedAt"]
+    assert (again["raw"], "replayedAt" in again) == (other["raw"], False)  # it was rejected once more, at a new place
     own = tenants.ask("GET", "/api/v1/events/rejected", "default").json()["items"]
     assert [row["raw"] for row in own] == [lines[6]]
     nobodys = tenants.ask("GET", "/api/v1/events/rejected", "default", params={"ofNobody": True}).json()["items"]

@@ -42,7 +42,7 @@ def applications() -> tuple[Starlette, Starlette]:
     log: Any = SimpleNamespace(newest_config=LogConfig, partitions=1, meters=None, config=None, meter_times=None)
     stores: Any = SimpleNamespace(log=log, database=None, follower=None, clickhouse_directory=None)
     nothing: Any = None
-    usage = UsageApi(nothing, log, nothing, nothing)
+    usage = UsageApi(nothing, log, nothing, nothing, nothing)
     gateway = gateway_application(log, nothing, nothing, Listening(0), None, usage)
     return application(stores, Listening(0), None), gateway
 

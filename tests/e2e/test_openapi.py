@@ -14,6 +14,9 @@ from referencing.jsonschema import DRAFT202012
 from meterline.openapi import operations_of
 from tests.e2e.conftest import Server
 
+CONTRACTS = "contracts: [{customer: acme-corp, name: Acme, subjects: [acme], plan: any, starts_on: 2026-01-01}]"
+REJECTED = '{"specversion": "1.0", "id": "1"}\nno event at all\n'
+
 
 class Described:
     """A server with keys that runs, and its description, as it serves it."""
@@ -21,12 +24,20 @@ class Described:
     def __init__(self, server: Server) -> None:
         key = server.run("keys", "create", "--scope", "ingest,query,admin").strip()
         server.start("--keys")
+        rejected = server.directory.parent / "rejected.ndjson"
+        rejected.write_text(REJECTED)
+        server.run("import", str(rejected))  # over HTTP they would be refused
         self.client = httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
         self.bare = httpx.Client(base_url=server.url, headers={"X-Forwarded-For": "10.0.0.1"}, timeout=60)
         self.document = self.bare.get("/api/swagger.json").json()
         self.registry = Registry().with_resource("urn:api", Resource(contents=self.document, specification=DRAFT202012))
         self.operations = operations_of(self.document)
-        self.server = server
+        self.operate("apply_contracts", text=CONTRACTS, file="contracts.yaml")
+
+    def operate(self, name: str, **parameters: Any) -> None:
+        """Do what the command line would."""
+        answer = self.client.post(f"/api/v1/operations/{name}", json=parameters)
+        assert answer.is_success and '"failure"' not in answer.text, answer.text  # noqa: PT018
 
     def resolved(self, part: dict[str, Any]) -> dict[str, Any]:
         """A part of the description, or, if it is only a reference, what it refers to."""
@@ -130,16 +141,22 @@ def test_every_example_is_answered_as_it_is_said(described: Described) -> None:
 
 def test_what_was_sent_shows_in_bodies_that_are_not_empty(described: Described) -> None:
     """Queries, lists and explanations of the examples' events are of the shapes that are described, row by row."""
-    described.server.run("audit")
+    described.operate("replay_rejections", reason="missing_field", repaired=None)
     asked = "from=2026-01-01T00:00:00Z&to=2099-01-01T00:00:00Z"
     for name, path, holds in [
-        ("GET /api/v1/meters/{}/query", f"meters/bytes/query?groupBy=region&windowSize=DAY&{asked}", lambda body: body["data"]),
-        ("GET /api/v1/usage/explain", f"usage/explain?meter=bytes&lateSince=0&limit=1&{asked}", lambda body: body["nextCursor"]),
-        ("GET /api/v1/meters/{}/subjects", "meters/bytes/subjects", lambda body: body == ["acme"]),
-        ("GET /api/v1/meters/{}/group-by/{}/values", f"meters/bytes/group-by/region/values?{asked}", lambda body: "eu" in body),
-        ("GET /api/v1/events", "events", lambda body: any("validationError" in each for each in body)),
+        ("GET /api/v1/meters/{}/query", f"v1/meters/bytes/query?groupBy=region&windowSize=DAY&{asked}", lambda body: body["data"]),
+        ("GET /api/v1/meters/{}/query", "v1/meters/bytes/query?filterCustomerId=acme-corp", lambda body: body["data"][0]["customerId"]),
+        ("GET /api/v1/usage/explain", f"v1/usage/explain?meter=bytes&lateSince=0&limit=1&{asked}", lambda body: body["nextCursor"]),
+        ("GET /api/v1/meters/{}/subjects", "v1/meters/bytes/subjects", lambda body: body == ["acme"]),
+        ("GET /api/v1/meters/{}/group-by/{}/values", f"v1/meters/bytes/group-by/region/values?{asked}", lambda body: "eu" in body),
+        ("GET /api/v1/events", "v1/events", lambda body: any("validationError" in each for each in body)),
+        ("GET /api/v1/events", "v1/events?customerId=acme-corp", lambda body: {each["customerId"] for each in body} == {"acme-corp"}),
+        ("GET /api/v2/events", "v2/events?limit=1", lambda body: body["items"] and body["nextCursor"]),
+        ("GET /api/v1/events/rejected", "v1/events/rejected", lambda body: "replayedAt" in body["items"][1]),
+        ("GET /api/v1/events/rejected", "v1/events/rejected?ofNobody=true", lambda body: body["items"][0]["raw"] == "no event at all"),
+        ("GET /api/v1/meters/{}", "v1/meters/orders", lambda body: body["deletedAt"]),
     ]:  # fmt: skip
-        answer = described.client.get(f"/api/v1/{path}")
+        answer = described.client.get(f"/api/{path}")
         described.check(name, answer, good=True)
         assert holds(answer.json()), name
 
@@ -159,6 +176,8 @@ def test_refusals_are_described(described: Described) -> None:
         ("POST /api/v1/events", ask("POST", "/api/v1/events", content=b"x", headers={"Content-Encoding": "br"})),
         ("POST /api/v1/events", ask("POST", "/api/v1/events", content=b" " * (17 << 20), headers={"Content-Type": "application/json"})),
         ("GET /api/v1/events", ask("GET", "/api/v1/events?limit=0")),
+        ("GET /api/v2/events", ask("GET", "/api/v2/events?filter=x")),
+        ("GET /api/v1/events/rejected", ask("GET", "/api/v1/events/rejected?cursor=x")),
         ("GET /api/v1/meters/{}", ask("GET", "/api/v1/meters/none")),
         ("GET /api/v1/meters/{}/query", ask("GET", "/api/v1/meters/calls/query?windowSize=YEAR")),
         ("GET /api/v1/meters/{}/query", ask("GET", "/api/v1/meters/calls/query?filterCustomerId=x")),

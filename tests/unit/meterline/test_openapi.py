@@ -15,7 +15,8 @@ from referencing.jsonschema import DRAFT202012
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from aggregation.listing import EventsQuery
+from aggregation.event_filter import EventFilter, TimeFilter
+from aggregation.listing import LIST_MAX, EventsPageQuery, EventsQuery, RejectionsQuery
 from ingest.request import BATCH, EITHER, EVENTS_MAX, FAULTS_LISTED_MAX, SINGLE
 from meterline.access import OPEN, OPEN_ON_LOOPBACK, RULES, UNLISTED, path_of
 from meterline.openapi import METHODS, document, operations_of
@@ -115,7 +116,14 @@ def test_the_words_are_those_of_the_models() -> None:
     assert set(SCHEMAS["MeterDescription"]["properties"]) == DESCRIBING
     assert set(query["properties"]) == set(UsageQuery.model_json_schema(by_alias=True)["properties"])
     assert set(parameters_of("GET /api/v1/meters/{}/query")) == {*query["properties"], "decimals"}
-    assert set(parameters_of("GET /api/v1/events")) == set(EventsQuery.model_json_schema(by_alias=True)["properties"])
+    lists = {"v1/events": EventsQuery, "v2/events": EventsPageQuery, "v1/events/rejected": RejectionsQuery}
+    for path, model in lists.items():
+        parameters = parameters_of(f"GET /api/{path}")
+        assert set(parameters) == set(model.model_json_schema(by_alias=True)["properties"])
+        assert parameters["limit"]["schema"]["maximum"] == LIST_MAX
+    assert set(SCHEMAS["EventFilter"]["properties"]) == set(EventFilter.model_json_schema(by_alias=True)["properties"])
+    assert set(SCHEMAS["TimeFilter"]["properties"]) == {field.alias for field in TimeFilter.model_fields.values()}
+    assert SCHEMAS["Reason"]["enum"] == list(Reason)
     assert set(SCHEMAS["TextFilter"]["properties"]) == {field.alias for field in TextFilter.model_fields.values()}
     assert set(SCHEMAS["NewKey"]["properties"]) == set(NewKey.model_fields)
     assert definition["properties"]["aggregation"]["enum"] == list(Aggregation)
