@@ -75,12 +75,12 @@ def run(quantities: list[Fraction], charge: dict[str, Any]) -> list[tuple[Fracti
 
 
 def windows(rows: list[Event], start: int, end: int, aggregation: str) -> list[Fraction]:
-    """The values of all hours that overlap a stretch of quarters, those without usage too."""
+    """The values of all hours that overlap a stretch of quarters, those without usage and those below 0 too."""
     taken = []
     for hour in range(start // 4, (end - 1) // 4 + 1):
         own = [Fraction(row[1]) for row in rows if start <= row[0] < end and row[0] // 4 == hour]
         value = max(own, default=Fraction(0)) if aggregation == "MAX" else sum(own, Fraction(0))
-        taken.append(max(value, Fraction(0)))
+        taken.append(value)
     return taken
 
 
@@ -144,10 +144,10 @@ def test_windows_against_sorted_lists(rows: list[Event], bounds: list[int], aggr
     lists = [windows(rows, start, end, aggregation) for start, end in itertools.pairwise(edges)]
     number = Fraction(percent) / 100
     expected = {
-        "sum": [sum(each, Fraction(0)) for each in lists],
-        "max": [max(each) for each in lists],
-        "average": [nearest(sum(each, Fraction(0)) / len(each)) for each in lists],
-        "percentile": [sorted(each)[max(ceil(number * len(each)), 1) - 1] for each in lists],
+        "sum": [max(sum(each), Fraction(0)) for each in lists],
+        "max": [max(*each, Fraction(0)) for each in lists],
+        "average": [max(nearest(sum(each, Fraction(0)) / len(each)), Fraction(0)) for each in lists],
+        "percentile": [max(sorted(each)[max(ceil(number * len(each)), 1) - 1], Fraction(0)) for each in lists],
     }
     for take, quantities in expected.items():
         charge = standard(buckets={"window": "hour", "take": take, "percent": percent})

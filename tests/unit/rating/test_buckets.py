@@ -21,9 +21,9 @@ def charge(take: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("buckets", "quantity"),
     [
-        ({"take": "sum"}, 14),
+        ({"take": "sum"}, 9),
         ({"take": "max"}, 7),
-        ({"take": "average"}, Decimal("3.5")),
+        ({"take": "average"}, Decimal("2.25")),
         ({"take": "percentile", "percent": 50}, 0),
         ({"take": "percentile", "percent": 75}, 7),
         ({"take": "percentile", "percent": "50.0000000001"}, 7),
@@ -32,19 +32,26 @@ def charge(take: str, **more: Any) -> dict[str, Any]:
     ],
 )
 def test_windows_are_put_together(buckets: dict[str, Any], quantity: Decimal) -> None:
-    """Windows without usage are 0, and so are those below 0."""
+    """Windows without usage are 0. What was given back pays for other hours in sums and averages, and lowers no peak."""
     assert found(USES, [FOUR_HOURS], [charge(**buckets)]).parts["quantity"].to_list() == [quantity]
 
 
 def test_a_peak_is_the_meters_aggregation_in_each_window() -> None:
     """The sum of hourly peaks of a MAX meter, over both subjects."""
-    assert found(USES, [FOUR_HOURS], [charge("sum")], "MAX").parts["quantity"].to_list() == [4 + 9]
+    assert found(USES, [FOUR_HOURS], [charge("sum")], "MAX").parts["quantity"].to_list() == [4 + 9 - 5]
+
+
+@pytest.mark.parametrize("take", ["sum", "max", "average", "percentile", "each"])
+def test_what_windows_come_to_is_not_below_0(take: str) -> None:
+    """More given back than used costs nothing, however the windows are put together."""
+    parts = found(USES[-1:], [FOUR_HOURS], [charge(take, percent=0)]).parts
+    assert parts["quantity"].to_list() == [0]
 
 
 def test_a_window_that_a_segment_cuts_is_its_too() -> None:
     """An average over all windows that overlap the segment: here 11, 12 and 13, the first and the last in part."""
     cut = Cut(start=Decimal("11.5"), end=Decimal("13.000001"))
-    assert found(USES, [cut], [charge("average")]).parts["quantity"].to_list() == [Decimal("2.333333333")]
+    assert found(USES, [cut], [charge("average")]).parts["quantity"].to_list() == [Decimal("0.666666667")]
 
 
 @pytest.mark.parametrize(
@@ -72,10 +79,13 @@ def test_each_bucket_is_priced_by_itself() -> None:
 
 
 def test_each_bucket_of_nothing() -> None:
-    """A run without usage has one part without bucket; next to buckets there is none."""
+    """A run without usage has parts of nothing that owe no flat amount; next to buckets there are none."""
     cuts = [Cut(start=10, end=12), Cut(start=12, end=14)]
     empty = found([], cuts, [charge("each")]).parts
-    assert empty.select("segment", "bucket_at", "quantity", "opens").rows() == [(0, None, 0, True), (1, None, 0, False)]
+    assert empty.select("segment", "bucket_at", "quantity", "opens").rows() == [
+        (0, None, 0, False),
+        (1, None, 0, False),
+    ]
     assert found(USES[2:3], cuts, [charge("each")]).parts["segment"].to_list() == [1]
 
 
