@@ -287,6 +287,7 @@ def _text(file: Path) -> str:
 
 cli.add_command(key_commands(run, data_option))
 cli.add_command(price_commands(run, data_option, _text))
+cli.add_command(rate)
 
 
 def _servers() -> Servers:
