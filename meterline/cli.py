@@ -17,6 +17,7 @@ from meterline.key_commands import key_commands, listening_options
 from meterline.listening import Listening
 from meterline.output import Failure, Output, decode
 from meterline.price_commands import price_commands
+from meterline.rate_command import rate
 from meterline.terminal import print_error, render
 from schemas.configuration import ConfigurationError, Fault
 from stores.servers import Servers, servers_of
