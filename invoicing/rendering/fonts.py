@@ -1,0 +1,85 @@
+"""Which characters a PDF file can draw, and the fonts for those that it does. Core: fonts come as bytes.
+
+Decides that a file carries only glyphs of the alphabets it uses: a whole font would be most of the file, and taking
+out single glyphs most of the time. What no font has is drawn as U+FFFD.
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from fontTools.subset import Options, Subsetter
+from fontTools.ttLib import TTFont
+
+_ALWAYS = frozenset({0x00, 0x01, 0x20})  # Latin, punctuation and signs of currencies
+_REPLACED = "\ufffd"
+_INSTEAD = "?"
+
+
+@dataclass(frozen=True, eq=False)
+class Typeface:
+    """The fonts of a PDF file: one for text, one for what stands out, and one for scripts that these two lack."""
+
+    regular: bytes
+    bold: bytes
+    fallback: bytes | None = None
+
+    @cached_property
+    def drawn(self) -> frozenset[int]:
+        """The code points that the two fonts have."""
+        return _code_points(self.regular) & _code_points(self.bold)
+
+    @cached_property
+    def drawn_otherwise(self) -> frozenset[int]:
+        """The code points that only the third font has."""
+        return _code_points(self.fallback) - self.drawn if self.fallback else frozenset()
+
+    def drawable(self, text: str) -> str:
+        """The text with what no font has replaced."""
+        if text.isascii():
+            return text
+        known, more = self.drawn, self.drawn_otherwise
+        replaced = _REPLACED if ord(_REPLACED) in known else _INSTEAD
+        return "".join(each if ord(each) in known or ord(each) in more else replaced for each in text)
+
+    def fonts_for(self, text: str) -> tuple[bytes, bytes, bytes | None]:
+        """The fonts with the glyphs that a drawable text takes; the third only where it takes any of it."""
+        used = frozenset(map(ord, text))
+        blocks = frozenset(code >> 8 for code in used & self.drawn) | _ALWAYS
+        others = used & self.drawn_otherwise
+        fallback = _exactly(self, others | {0x20}) if others else None
+        return (*_of_blocks(self, blocks), fallback)
+
+
+@lru_cache(maxsize=64)
+def _of_blocks(typeface: Typeface, blocks: frozenset[int]) -> tuple[bytes, bytes]:
+    wanted = [code for code in typeface.drawn if code >> 8 in blocks]
+    return _subset(typeface.regular, wanted), _subset(typeface.bold, wanted)
+
+
+@lru_cache(maxsize=64)
+def _exactly(typeface: Typeface, codes: frozenset[int]) -> bytes:
+    assert typeface.fallback is not None
+    return _subset(typeface.fallback, codes)
+
+
+def _code_points(font: bytes) -> frozenset[int]:
+    with TTFont(io.BytesIO(font), lazy=True) as opened:
+        return frozenset(opened.getBestCmap())
+
+
+def _subset(font: bytes, codes: Iterable[int]) -> bytes:
+    options = Options()
+    options.layout_features = []
+    options.hinting = False
+    options.notdef_outline = True
+    options.name_IDs = ["*"]
+    options.drop_tables += ["GSUB", "GPOS", "GDEF", "DSIG"]
+    with TTFont(io.BytesIO(font), recalcTimestamp=False, lazy=True) as opened:
+        subsetter = Subsetter(options)
+        subsetter.populate(unicodes=sorted(codes))
+        subsetter.subset(opened)
+        out = io.BytesIO()
+        opened.save(out)
+    return out.getvalue()
