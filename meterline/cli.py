@@ -16,6 +16,7 @@ from meterline.embedded import InUseError, embedded, server_of
 from meterline.key_commands import key_commands, listening_options
 from meterline.operations import outputs_of
 from meterline.output import Failure, Output, decode
+from meterline.rendering import DEFAULT_FORMAT, DEFAULT_LOCALE, FORMATS
 from meterline.server import Listening
 from meterline.server import serve as run_server
 from meterline.system import connected
@@ -244,9 +245,25 @@ def list_invoices(data: Path, period: str) -> None:
 @invoices.command("show")
 @data_option
 @click.argument("number")
-def show_invoice(data: Path, number: str) -> None:
-    """Print an invoice with the explanation of each line."""
-    run(data, "show_invoice", number=number)
+@click.option("--format", "form", type=click.Choice(FORMATS), default=DEFAULT_FORMAT, show_default=True)
+@click.option("--locale", default=DEFAULT_LOCALE, show_default=True, help="How html, pdf and facturx are written.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+def show_invoice(data: Path, number: str, form: str, locale: str, output: Path | None) -> None:
+    """Print an invoice: as text with the explanation of each line, for people, or for programs."""
+    run(data, "show_invoice", output, number=number, form=form, locale=locale)
+
+
+@cli.group()
+def seller() -> None:
+    """Who sells."""
+
+
+@seller.command("apply")
+@data_option
+@file_argument
+def apply_seller(data: Path, file: Path) -> None:
+    """Put the seller of a YAML FILE on what is issued from now on."""
+    run(data, "apply_seller", text=_text(file), file=str(file))
 
 
 @cli.group()
@@ -261,19 +278,22 @@ def trial_balance(data: Path) -> None:
     run(data, "trial_balance")
 
 
-def run(data: Path, operation: str, **parameters: Any) -> None:
-    """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure."""
+def run(data: Path, operation: str, into: Path | None = None, /, **parameters: Any) -> None:
+    """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure.
+
+    With `into`, its answer is written to this file.
+    """
     servers = servers_of(os.environ)
     if servers:
         with connected(servers) as system:
-            render(outputs_of(system, operation, parameters))
+            render(outputs_of(system, operation, parameters), into)
         return
     server = server_of(data)
     if server:
-        render(_remote(*server, operation, parameters))
+        render(_remote(*server, operation, parameters), into)
         return
     with embedded(data) as app:
-        render(outputs_of(app, operation, parameters))
+        render(outputs_of(app, operation, parameters), into)
 
 
 cli.add_command(key_commands(run, data_option))

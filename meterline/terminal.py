@@ -1,7 +1,9 @@
 """What an operation yields, shown to a person at a terminal: answers to standard output, the rest to standard error."""
 
+import base64
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -9,15 +11,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 
-from meterline.output import Failure, Output, Progress, Table, Text
+from meterline.output import Failure, File, Output, Progress, Table, Text
 
 WIDTH_MIN = 120  # of what is written to a file or a pipe
 console = Console(width=None if sys.stdout.isatty() else WIDTH_MIN)
 errors = Console(stderr=True)
 
 
-def render(outputs: Iterator[Output]) -> None:
-    """Show outputs as they come: bars, texts, tables. Ends the process with status 1 on a failure."""
+def render(outputs: Iterator[Output], into: Path | None = None) -> None:
+    """Show outputs as they come: bars, texts, tables. Ends the process with status 1 on a failure.
+
+    With `into`, texts and files are written there instead of to standard output.
+    """
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, console=errors) as bars:
         tasks = {task.description: task.id for task in bars.tasks}
@@ -28,7 +33,17 @@ def render(outputs: Iterator[Output]) -> None:
                         tasks[step] = bars.add_task(step, total=total)
                     bars.update(tasks[step], completed=done, total=total)
                 case Text(text=text):
-                    click.echo(text)
+                    if into:
+                        into.write_text(text, encoding="utf-8")
+                    else:
+                        click.echo(text)
+                case File(content=content):
+                    whole = base64.b64decode(content)
+                    if into:
+                        into.write_bytes(whole)
+                    else:
+                        sys.stdout.buffer.write(whole)
+                        sys.stdout.buffer.flush()
                 case Table():
                     console.print(_table(output))
                 case Failure(message=message):

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Str
 
 from schemas.configuration import ConfigurationError, Fault, faults_of, parse_yaml
 from schemas.identity import content_digest
+from schemas.party import PartyDetails
 from schemas.price_book import Name, PlainDate, PriceBook, some
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=512)]
@@ -33,6 +34,8 @@ class Contract(BaseModel):
     subjects: Annotated[tuple[Subject, ...], BeforeValidator(some), AfterValidator(_sorted_subjects)]
     plan: Name
     starts_on: PlainDate
+    party: PartyDetails | None = None
+    """What documents say of the customer beside the name."""
 
     def in_force(self, period_end: date) -> bool:
         """Whether the contract holds for a period: if it starts before the first day after the period, `period_end`.
@@ -58,8 +61,8 @@ class Contracts(BaseModel):
     contracts: Annotated[tuple[Contract, ...], AfterValidator(_sorted_contracts)]
 
     def canonical(self) -> str:
-        """The contracts as canonical JSON: sorted by customer, subjects and keys sorted."""
-        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
+        """The contracts as canonical JSON: sorted by customer, subjects and keys sorted, nothing without a value."""
+        return orjson.dumps(self.model_dump(mode="json", exclude_none=True), option=orjson.OPT_SORT_KEYS).decode()
 
     @classmethod
     def from_canonical(cls, canonical: str) -> Self:
