@@ -63,3 +63,13 @@ def test_an_unknown_plan_is_found_against_a_book() -> None:
     assert [str(fault) for fault in contract_faults(contracts, book, "contracts.yaml")] == [
         "contracts.yaml: contracts.DL.plan: 'pilot': allowed: a plan of b version 1: airline"
     ]
+
+
+def test_a_contract_without_a_party_has_the_digest_it_always_had() -> None:
+    """What was stored before contracts had parties is still what it says it is; a party is part of the content."""
+    plain = "{customer: UA, name: United, subjects: [UA], plan: airline, starts_on: 2013-01-01"
+    without = parse_contracts(f"contracts: [{plain}}}]", "contracts.yaml")
+    assert without.digest == "c02772303dd88187cbd13f01763387aacac310dd8e0e735c14ceff9b8ec2a7bc"
+    with_party = parse_contracts(f"contracts: [{plain}, party: {{country: US}}}}]", "contracts.yaml")
+    assert with_party.digest != without.digest
+    assert Contracts.from_canonical(with_party.canonical()) == with_party

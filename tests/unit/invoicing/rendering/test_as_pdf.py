@@ -30,8 +30,9 @@ def amounts(whole: Document, locale: str) -> set[str]:
     return {"".join(each.split()) for each in shown}
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-@pytest.mark.parametrize("locale", ["de_DE", "ja_JP"])
+@pytest.mark.parametrize(
+    ("name", "locale"), [*((name, "ja_JP") for name in SAMPLES), ("several_rates", "de_DE"), ("yen", "en_US")]
+)
 def test_every_amount_is_in_the_text(name: str, locale: str) -> None:
     """A person finds each sum, and copies it as it is shown."""
     whole = SAMPLES[name]()
