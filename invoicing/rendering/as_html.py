@@ -114,7 +114,7 @@ def _parties(document: Document, words: Wording) -> list[Markup]:
 def address(party: Party, words: Wording) -> list[str]:
     """A party as on a letter: name, address, numbers."""
     town = " ".join(part for part in (party.postal_code, party.city) if part)
-    country = party.country and (words.locale.territories.get(party.country) or party.country)
+    country = party.country and words.country(party.country)
     rows = [party.name, party.street, party.street_more, town, party.region, country]
     numbers = [("vat_id", party.vat_id), ("tax_number", party.tax_number), ("registration", party.registration)]
     named = [f"{words[name]} {number}" for name, number in numbers if number]

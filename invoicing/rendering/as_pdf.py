@@ -58,7 +58,7 @@ class Attachment:
 
 def render_pdf(document: Document, locale: str, typeface: Typeface, attachment: Attachment | None = None) -> bytes:
     """The file, in the words and numbers of a locale such as `de_DE`."""
-    words = wording(document, locale)
+    words = wording(document, locale, letters_apart=True)
     page = _Page(document, words, typeface)
     page.open(attachment)
     page.parties()

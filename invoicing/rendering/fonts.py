@@ -1,10 +1,11 @@
 """Which characters a PDF file can draw, and the fonts for those that it does. Core: fonts come as bytes.
 
 Decides that a file carries only glyphs of the alphabets it uses: a whole font would be most of the file, and taking
-out single glyphs most of the time. What no font has is drawn as U+FFFD.
+out single glyphs most of the time. What no font has is drawn as a question mark.
 """
 
 import io
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -13,7 +14,6 @@ from fontTools.subset import Options, Subsetter
 from fontTools.ttLib import TTFont
 
 _ALWAYS = frozenset({0x00, 0x01, 0x20})  # Latin, punctuation and signs of currencies
-_REPLACED = "\ufffd"
 _INSTEAD = "?"
 
 
@@ -36,12 +36,14 @@ class Typeface:
         return _code_points(self.fallback) - self.drawn if self.fallback else frozenset()
 
     def drawable(self, text: str) -> str:
-        """The text with what no font has replaced."""
-        if text.isascii():
-            return text
-        known, more = self.drawn, self.drawn_otherwise
-        replaced = _REPLACED if ord(_REPLACED) in known else _INSTEAD
-        return "".join(each if ord(each) in known or ord(each) in more else replaced for each in text)
+        """The text with what no font has replaced, and without marks that have no shape."""
+        return text if text.isascii() else "".join(map(self._drawable, text))
+
+    def _drawable(self, character: str) -> str:
+        if unicodedata.category(character) == "Cf":
+            return ""
+        code = ord(character)
+        return character if code in self.drawn or code in self.drawn_otherwise else _INSTEAD
 
     def fonts_for(self, text: str) -> tuple[bytes, bytes, bytes | None]:
         """The fonts with the glyphs that a drawable text takes; the third only where it takes any of it."""

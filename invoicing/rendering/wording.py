@@ -7,6 +7,7 @@ numbers and days.
 
 import copy
 import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, localcontext
@@ -63,6 +64,8 @@ class Wording:
     words: MappingProxyType[str, str]
     currency: str
     minor_units: int
+    letters_apart: bool = False
+    """Letters are drawn one by one from the left: where these read wrong, days and countries have codes instead."""
 
     def __getitem__(self, word: str) -> str:
         """A word."""
@@ -100,7 +103,13 @@ class Wording:
 
     def day(self, day: date) -> str:
         """A day."""
-        return format_date(day, "medium", locale=self.locale)
+        text = format_date(day, "medium", locale=self.locale)
+        return day.isoformat() if self.letters_apart and _joined_or_turned(text) else text
+
+    def country(self, code: str) -> str:
+        """A country's name."""
+        text = self.locale.territories.get(code) or code
+        return code if self.letters_apart and _joined_or_turned(text) else text
 
     def slice(self, rated: Slice) -> str:
         """A slice as a sum that can be checked by hand."""
@@ -110,7 +119,7 @@ class Wording:
         return f"{tier}{product}{flat} = {self.price(rated.amount)}"
 
 
-def wording(document: Document, locale: str) -> Wording:
+def wording(document: Document, locale: str, *, letters_apart: bool = False) -> Wording:
     r"""The wording of a document in a locale such as `de_DE`. Raises ValueError for a locale that nobody knows.
 
     >>> german = Wording(_locale("de_DE"), _words("de"), "EUR", 2)
@@ -120,7 +129,7 @@ def wording(document: Document, locale: str) -> Wording:
     '₹1,23,45,678.90'
     """
     parsed = _locale(locale)
-    return Wording(parsed, _words(parsed.language), document.currency, document.minor_units)
+    return Wording(parsed, _words(parsed.language), document.currency, document.minor_units, letters_apart)
 
 
 def decimals_of(value: Decimal) -> int:
@@ -131,6 +140,15 @@ def decimals_of(value: Decimal) -> int:
     """
     _, _, fraction = f"{value:f}".partition(".")
     return len(fraction.rstrip("0"))
+
+
+def _joined_or_turned(text: str) -> bool:
+    """Whether letters drawn one by one from the left would read wrong.
+
+    >>> _joined_or_turned("1 avr. 2026"), _joined_or_turned("1 अप्रैल 2026"), _joined_or_turned("1 أبريل")
+    (False, True, True)
+    """
+    return any(unicodedata.category(each)[0] == "M" or unicodedata.bidirectional(each) in {"R", "AL"} for each in text)
 
 
 @cache

@@ -108,3 +108,14 @@ def test_a_number_is_never_broken() -> None:
     assert "-46.116.860.184.273.879,04" in text
     assert "-12.345.678.901.234.567.890.123.456.789,123456789" in text
     assert "-54.879.063.619.285.916,06 €" in text
+
+
+@pytest.mark.parametrize("locale", ["hi_IN", "ar_EG", "he_IL"])
+def test_letters_that_would_be_drawn_wrong_are_left_to_pages(locale: str) -> None:
+    """Days and countries have their codes, amounts their digits, and no mark without a shape becomes a question mark."""
+    whole = several_rates()
+    text = text_of(render_pdf(whole, locale, typeface()))
+    assert "2026-04-01" in text
+    assert "?" not in text
+    plain = {each.replace("\u200f", "").replace("\u200e", "") for each in amounts(whole, locale)}
+    assert {each for each in plain if each not in text} == set()
