@@ -8,6 +8,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from invoicing import store as books
+from invoicing.rendering.app import typeface
 from invoicing.rendering.as_facturx import render_facturx
 from invoicing.rendering.as_html import render_html
 from invoicing.rendering.as_json import render_json
@@ -15,7 +16,7 @@ from invoicing.rendering.as_pdf import render_pdf
 from invoicing.rendering.as_text import render_text
 from invoicing.rendering.as_ubl import render_ubl
 from invoicing.rendering.store import apply_seller as store_seller
-from invoicing.rendering.store import seller_at, typeface
+from invoicing.rendering.store import seller_at
 from invoicing.rendering.stored import document_of
 from meterline.output import File, Output, Text
 from meterline.system import System

@@ -1,8 +1,7 @@
 """A document as Factur-X, which is ZUGFeRD 2: a PDF file for people with the e-invoice for programs inside. Core."""
 
-from invoicing.rendering.as_pdf import Attachment, render_pdf
+from invoicing.rendering.as_pdf import Attachment, Typeface, render_pdf
 from invoicing.rendering.cii import render_cii
-from invoicing.rendering.fonts import Typeface
 from invoicing.rendering.pdf_metadata import facturx_metadata
 from schemas.document import Document
 

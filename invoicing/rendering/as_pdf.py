@@ -3,17 +3,15 @@
 Owns that the same document, locale and fonts give the same bytes: no clock is read, no random number drawn.
 """
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, Protocol
 
 from fpdf import FPDF
 from fpdf.enums import Align, MethodReturnValue
 from fpdf.fonts import TTFFont
 
 from invoicing.rendering.as_html import address, cells, explained, facts, footnotes, sums
-from invoicing.rendering.fonts import Typeface
 from invoicing.rendering.pdf_metadata import xmp
 from invoicing.rendering.wording import Wording, wording
 from schemas.document import Document, Line
@@ -23,9 +21,18 @@ _MARGIN = 16
 _BOTTOM = 20
 _WIDTHS = (9, 75, 28, 26, 15, 25)  # position, description, quantity, unit price, tax, amount
 _WIDTH = sum(_WIDTHS)
-_LEADING = 1.35
-_POINT_MM = 0.3528
+_ROW_NM = 476_280  # of a row for each point of size: 1.35 times a point, which is 0.3528 mm
 _GREY = 90
+
+
+class Typeface(Protocol):
+    """The fonts of a file: one for text, one for what stands out, and one for scripts that these two lack."""
+
+    def drawable(self, text: str) -> str:
+        """The text with what no font has replaced."""
+
+    def files_for(self, text: str) -> tuple[IO[bytes], IO[bytes], IO[bytes] | None]:
+        """The three fonts with the glyphs of a drawable text; the third only where it takes any of it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Style:
     @property
     def height(self) -> Any:
         """Of a row, in millimetres."""
-        return self.size * _LEADING * _POINT_MM
+        return self.size * _ROW_NM / 10**6
 
 
 _TEXT, _SMALL, _STRONG, _TITLE = Style(), Style(7, grey=True), Style(bold=True), Style(16, bold=True)
@@ -241,10 +248,10 @@ class _Page:
             self.document.model_dump_json() + "".join(self.words.words.values()) + _formatted(self.document, self.words)
         )
         drawable = self.typeface.drawable(text)
-        regular, bold, fallback = self.typeface.fonts_for(drawable)
+        regular, bold, fallback = self.typeface.files_for(drawable)
         for key, style, font in (("text", "", regular), ("textB", "B", bold), ("other", "", fallback)):
             if font:
-                self.pdf.fonts[key] = TTFFont(self.pdf, io.BytesIO(font), key, style)  # type: ignore[arg-type]
+                self.pdf.fonts[key] = TTFFont(self.pdf, font, key, style)  # type: ignore[arg-type]
         if fallback:
             self.pdf.set_fallback_fonts(["other"], exact_match=False)
 

@@ -1,21 +1,14 @@
-"""What renderings need from outside: sellers in PostgreSQL, and the fonts of installed packages.
+"""Sellers in PostgreSQL.
 
 A shell. Decides that a document has the seller that was in force at its issue, so that it looks the same for ever; a
 document that was issued before there was a seller has the first one.
 """
 
 from datetime import datetime
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
-import pymupdf_fonts
 import sqlalchemy as sa
 
-from invoicing.rendering.fonts import Typeface
 from schemas.party import Seller
-
-_CJK = "noto_cjk_sans_jp_regular"
 
 
 def apply_seller(connection: sa.Connection, tenant: str, seller: Seller, *, applied_at: datetime) -> bool:
@@ -41,17 +34,3 @@ def seller_at(connection: sa.Connection, tenant: str, issued_at: datetime) -> Se
         LIMIT 1"""
     body = connection.execute(sa.text(query), {"tenant": tenant, "issued_at": issued_at}).scalar_one_or_none()
     return None if body is None else Seller.from_canonical(body)
-
-
-@cache
-def typeface() -> Typeface:
-    """FiraGO, which has most alphabets, and Noto Sans CJK for Chinese, Japanese and Korean where it is installed."""
-    return Typeface(pymupdf_fonts.myfont("figo"), pymupdf_fonts.myfont("figbo"), _cjk())
-
-
-def _cjk() -> bytes | None:
-    spec = find_spec(_CJK)
-    if spec is None or spec.origin is None:
-        return None
-    (font,) = Path(spec.origin).parent.glob("*.otf")
-    return font.read_bytes()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from invoicing.rendering.app import typeface
 from invoicing.rendering.as_facturx import render_facturx
 from invoicing.rendering.as_ubl import render_ubl
 from invoicing.rendering.cii import render_cii
-from invoicing.rendering.store import typeface
 from tests.documents.samples import SAMPLES, hostile, several_rates, yen
 from tests.documents.validators import en16931_complaints, facturx_reports
 

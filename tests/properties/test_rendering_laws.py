@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader
 
+from invoicing.rendering.app import typeface
 from invoicing.rendering.as_html import render_html
 from invoicing.rendering.as_json import render_json
 from invoicing.rendering.as_pdf import render_pdf
 from invoicing.rendering.as_text import amount_text, render_text
 from invoicing.rendering.as_ubl import render_ubl
 from invoicing.rendering.cii import render_cii
-from invoicing.rendering.store import typeface
 from invoicing.rendering.wording import wording
 from schemas.document import AllowanceKind, Document, Rate
 from schemas.money import major

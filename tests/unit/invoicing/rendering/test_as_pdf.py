@@ -5,10 +5,10 @@ import io
 import pytest
 from pypdf import PdfReader
 
+from invoicing.rendering.app import typeface
 from invoicing.rendering.as_facturx import render_facturx
 from invoicing.rendering.as_pdf import render_pdf
 from invoicing.rendering.cii import render_cii
-from invoicing.rendering.store import typeface
 from invoicing.rendering.wording import wording
 from schemas.document import Document
 from tests.documents.samples import SAMPLES, document, exact, hostile, line, several_rates, sliced, yen
