@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from meterline.directory import InUseError, server_of
+from meterline.invoice_commands import invoice_commands
 from meterline.key_commands import key_commands, listening_options
 from meterline.listening import Listening
 from meterline.output import Failure, Output, decode
@@ -225,27 +226,6 @@ def replay_rejections(data: Path, reason: str | None, repaired: Any) -> None:
 
 
 @cli.group()
-def invoices() -> None:
-    """Invoices."""
-
-
-@invoices.command("list")
-@data_option
-@period_option
-def list_invoices(data: Path, period: str) -> None:
-    """List a month's invoices."""
-    run(data, "list_invoices", period=period)
-
-
-@invoices.command("show")
-@data_option
-@click.argument("number")
-def show_invoice(data: Path, number: str) -> None:
-    """Print an invoice with the explanation of each line."""
-    run(data, "show_invoice", number=number)
-
-
-@cli.group()
 def ledger() -> None:
     """The double-entry ledger."""
 
@@ -257,11 +237,14 @@ def trial_balance(data: Path) -> None:
     run(data, "trial_balance")
 
 
-def run(data: Path, operation: str, **parameters: Any) -> None:
-    """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure."""
+def run(data: Path, operation: str, into: Path | None = None, /, **parameters: Any) -> None:
+    """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure.
+
+    With `into`, its answer is written to this file.
+    """
     servers = servers_of(os.environ)
     if not servers and (server := server_of(data)):
-        render(_remote(*server, operation, parameters))
+        render(_remote(*server, operation, parameters), into)
         return
     from meterline.operations import outputs_of
 
@@ -269,12 +252,12 @@ def run(data: Path, operation: str, **parameters: Any) -> None:
         from meterline.system import connected
 
         with connected(servers) as system:
-            render(outputs_of(system, operation, parameters))
+            render(outputs_of(system, operation, parameters), into)
         return
     from meterline.embedded import embedded
 
     with embedded(data) as app:
-        render(outputs_of(app, operation, parameters))
+        render(outputs_of(app, operation, parameters), into)
 
 
 def _text(file: Path) -> str:
@@ -289,6 +272,8 @@ def _text(file: Path) -> str:
 cli.add_command(key_commands(run, data_option))
 cli.add_command(price_commands(run, data_option, _text))
 cli.add_command(rate)
+for group in invoice_commands(run, data_option, _text):
+    cli.add_command(group)
 
 
 def _servers() -> Servers:

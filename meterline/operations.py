@@ -18,7 +18,6 @@ from aggregation.store import usage_between
 from ingest.app import import_file
 from ingest.store import Rejected, append_again, open_rejections
 from invoicing import store as books
-from invoicing.render import render_invoice
 from meterline.audit import audit
 from meterline.backfill import backfill_meter
 from meterline.billing import bill
@@ -33,6 +32,7 @@ from meterline.price_operations import (
     stored_books,
     validate_price_books,
 )
+from meterline.rendering import apply_seller, show_invoice
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table, meter_table
@@ -147,13 +147,6 @@ def list_invoices(app: System, *, period: str) -> Iterator[Output]:
         yield invoice_table(period, books.invoices_of(connection, DEFAULT_TENANT, period))
 
 
-def show_invoice(app: System, *, number: str) -> Iterator[Output]:
-    """An invoice in full, with the explanation of each line."""
-    with app.database.connect() as connection:
-        invoice = books.invoice(connection, DEFAULT_TENANT, number)
-        yield Text(text=render_invoice(invoice, books.lines_of(connection, invoice["id"].item())))
-
-
 def trial_balance(app: System) -> Iterator[Output]:
     """The balance of every account; debits and credits are equal."""
     with app.database.connect() as connection:
@@ -163,7 +156,8 @@ def trial_balance(app: System) -> Iterator[Output]:
 OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     operation.__name__: operation
     for operation in (
-        import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, show_usage, bill,
+        import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, apply_seller,
+        show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
         price_history,

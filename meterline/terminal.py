@@ -4,9 +4,11 @@ Owns that nothing of what is shown commands the terminal, or looks like more tha
 whatever somebody sent. Control characters are written as JSON escapes them, so JSON stays what it was.
 """
 
+import base64
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -15,7 +17,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from meterline.output import Failure, Output, Progress, Table, Text
+from meterline.output import Failure, File, Output, Progress, Table, Text
 
 WIDTH_MIN = 120  # of what is written to a file or a pipe
 console = Console(width=None if sys.stdout.isatty() else WIDTH_MIN)
@@ -25,8 +27,11 @@ _LINE_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 _CONTROLS = re.compile(rf"(?![\n\t]){_LINE_CONTROLS.pattern}")
 
 
-def render(outputs: Iterator[Output]) -> None:
-    """Show outputs as they come: bars, texts, tables. Ends the process with status 1 on a failure."""
+def render(outputs: Iterator[Output], into: Path | None = None) -> None:
+    """Show outputs as they come: bars, texts, tables. Ends the process with status 1 on a failure.
+
+    With `into`, texts and files are written there instead of to standard output.
+    """
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, console=errors) as bars:
         tasks = {task.description: task.id for task in bars.tasks}
@@ -37,7 +42,17 @@ def render(outputs: Iterator[Output]) -> None:
                         tasks[step] = bars.add_task(step, total=total)
                     bars.update(tasks[step], completed=done, total=total)
                 case Text(text=text):
-                    click.echo(escaped(text))
+                    if into:
+                        into.write_text(text, encoding="utf-8")
+                    else:
+                        click.echo(escaped(text))
+                case File(content=content):
+                    whole = base64.b64decode(content)
+                    if into:
+                        into.write_bytes(whole)
+                    else:
+                        sys.stdout.buffer.write(whole)
+                        sys.stdout.buffer.flush()
                 case Table():
                     console.print(_table(output))
                 case Failure(message=message):

@@ -20,6 +20,7 @@ from schemas.exact import Currency, Frozen, Name, Percent, PlainDate, Price, Qua
 from schemas.identity import content_digest
 from schemas.meter import Slug
 from schemas.overrides import Layer, Override
+from schemas.party import PartyDetails
 from schemas.plan import Cycle
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=512)]
@@ -116,6 +117,8 @@ class Contract(Frozen):
     amendments: tuple[Amendment, ...] = ()
     lines: tuple[ManualLine, ...] = ()
     sla: tuple[Sla, ...] = ()
+    party: PartyDetails | None = None
+    """What documents say of the customer beside the name."""
 
     @property
     def layer(self) -> Layer:

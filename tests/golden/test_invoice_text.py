@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from invoicing.assemble import assemble
-from invoicing.render import render_invoice
+from invoicing.rendering.as_text import render_text
+from invoicing.rendering.stored import document_of
 from schemas.invoice import BOOKED, CHARGED, Basis, Tax
 
 GOLDEN = Path(__file__).with_name("invoice.txt")
@@ -86,6 +87,6 @@ def test_an_invoice_reads_like_an_invoice() -> None:
         next_number=42,
         issued_at=datetime(2013, 3, 1, 6, 30, tzinfo=UTC),
     )
-    text = render_invoice(assembled.invoices, assembled.lines)
+    text = render_text(document_of(assembled.invoices, assembled.lines, None, None))
     content = assembled.invoices["content_digest"].item()
     assert f"{text}\ncontent digest {content}\n" == GOLDEN.read_text()

@@ -112,3 +112,13 @@ def test_the_examples_keep_their_digest() -> None:
     text = (Path(__file__).parents[3] / "examples/flights/contracts.yaml").read_text()
     digest = "cfc104b6130b28a0d8316de6ce03b642e5b8577a14fc4d817be7e5c922a9a62e"
     assert parse_contracts(text, "contracts.yaml").digest == digest
+
+
+def test_a_contract_without_a_party_has_the_digest_it_always_had() -> None:
+    """What was stored before contracts had parties is still what it says it is; a party is part of the content."""
+    plain = "{customer: UA, name: United, subjects: [UA], plan: airline, starts_on: 2013-01-01"
+    without = parse_contracts(f"contracts: [{plain}}}]", "contracts.yaml")
+    assert without.digest == "c02772303dd88187cbd13f01763387aacac310dd8e0e735c14ceff9b8ec2a7bc"
+    with_party = parse_contracts(f"contracts: [{plain}, party: {{country: US}}}}]", "contracts.yaml")
+    assert with_party.digest != without.digest
+    assert Contracts.from_canonical(with_party.canonical()) == with_party
