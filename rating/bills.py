@@ -58,7 +58,7 @@ def bills_of(
     credits_ = pl.DataFrame({"customer": list(prepaid), "minor": list(prepaid.values())}, _CREDITS)
     owned = customers.names.join(credits_, on="customer", how="left", maintain_order="left")["minor"].fill_null(0)
     bills = bills.with_columns(prepaid_minor=owned.gather(billed["place"]))
-    beside: list[tuple[Beside, ManualLine | Sla]] = [*_manual(customers), *_sla(customers, usage, aggregations)]
+    beside: list[tuple[Beside, ManualLine | Sla]] = [*_sla(customers, usage, aggregations), *_manual(customers)]
     return Bills(
         bills=bills.select(pl.col(name).cast(kind) for name, kind in BILLS.items()),
         levels=tuple(levels),

@@ -8,7 +8,7 @@ from typing import Any
 
 from schemas.charges import Commitment, FlatCharge, PercentageCharge
 from schemas.money import MINOR_UNITS
-from tests.oracles.rating.kinds import ONE, ZERO, Event, Row, Slice, exact, to_minor
+from tests.oracles.rating.kinds import ONE, ZERO, Event, Row, Slice, exact, half_away, to_minor
 from tests.oracles.rating.models import Part, flat_slice, percentage_slices, slices_of, trial_slice
 from tests.oracles.rating.periods import Period, fraction
 from tests.oracles.rating.quantities import (
@@ -17,8 +17,11 @@ from tests.oracles.rating.quantities import (
     converted,
     free_units,
     group_of,
+    is_time_weighted,
+    of_windows,
     passes,
     quantity_of,
+    weighted,
     window_start,
     within,
 )
@@ -78,7 +81,7 @@ def charge_rows(case: Case) -> list[Row]:
 def _is_used(case: Case, segment: Segment, group: tuple[str, ...]) -> bool:
     """Whether a group has usage in a segment, or a level."""
     cells = cells_of(segment)
-    return any(_own(segment, case.events, group, cell) or _level(case, segment, group, cell) > 0 for cell in cells)
+    return any(_own(segment, case.events, group, cell) or _raw(case, segment, group, cell, None) > 0 for cell in cells)
 
 
 def _flat_row(case: Case) -> Row:
@@ -139,8 +142,8 @@ def _price_run(case: Case, segments: list[Segment], group: tuple[str, ...], row:
         if segment.trial:
             _price_trial(case, segment, group, row)
     paid = [segment for segment in segments if not segment.trial]
-    if group and not any(_is_used(case, segment, group) for segment in paid):
-        paid = []
+    if group:  # a group is not there in a segment that it was not used in
+        paid = [segment for segment in paid if _is_used(case, segment, group)]
     for stretch in [[segment] for segment in paid] if scope == "version" else [paid]:
         buckets = stretch[0].charge.buckets if stretch else None
         if not stretch:
@@ -172,7 +175,22 @@ def _raw(case: Case, segment: Segment, group: tuple[str, ...], cell: int, bucket
     if bucket_at is not None:
         window = segment.charge.buckets.window
         events = [event for event in events if window_start(event.at, window) == bucket_at]
-    return quantity_of(segment, events, case.aggregation, case.period, _level(case, segment, group, cell))
+    if is_time_weighted(segment):
+        return _time_weighted(case, segment, group, cell)
+    return quantity_of(segment, events, case.aggregation, _level(case, segment, group, cell))
+
+
+def _time_weighted(case: Case, segment: Segment, group: tuple[str, ...], cell: int) -> Fraction:
+    """What levels of a segment weigh: the running total of the period, rounded, with it less that without it."""
+    level, area, rounded = _level(case, case.segments[0], group, cell), ZERO, [ZERO]
+    for one in case.segments:
+        events = _own(one, case.events, group, cell)
+        area += weighted(one, events, case.aggregation, case.period, level)
+        level += sum(of_windows(one, events, case.aggregation).values(), ZERO)
+        rounded.append(half_away(area, 9))
+        if one is segment:
+            break
+    return max(rounded[-1] - rounded[-2], ZERO)
 
 
 def _price_trial(case: Case, segment: Segment, group: tuple[str, ...], row: Row) -> None:

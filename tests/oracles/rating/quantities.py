@@ -124,27 +124,20 @@ def window_starts(segment: Segment, window: str) -> list[datetime]:
     return starts
 
 
-def quantity_of(
-    segment: Segment, events: Sequence[Event], aggregation: str, period: Period, level: Fraction
-) -> Fraction:
+def quantity_of(segment: Segment, events: Sequence[Event], aggregation: str, level: Fraction) -> Fraction:
     """What a segment's events of one group and cell come to, not below 0. `level` is what it starts with."""
-    return max(_quantity(segment, events, aggregation, period, level), ZERO)
+    return max(_quantity(segment, events, aggregation, level), ZERO)
 
 
-def _quantity(segment: Segment, events: Sequence[Event], aggregation: str, period: Period, level: Fraction) -> Fraction:
+def _quantity(segment: Segment, events: Sequence[Event], aggregation: str, level: Fraction) -> Fraction:
     buckets = segment.charge.buckets
     if buckets is None or buckets.take == "each":  # of `each`, the events are those of one window
         return level + aggregated(events, aggregation)
-    by_window: dict[datetime, list[Event]] = {}
-    for event in events:
-        by_window.setdefault(window_start(event.at, buckets.window), []).append(event)
-    values = {start: aggregated(some, aggregation) for start, some in sorted(by_window.items())}
+    values = of_windows(segment, events, aggregation)
     if buckets.take == "sum":
         return level + sum(values.values(), ZERO)
     if buckets.take == "max":
         return level + max(values.values(), default=ZERO)
-    if buckets.take == "time_weighted":
-        return half_away(level + _weighted(values, segment, period), 9)
     windows = window_starts(segment, buckets.window)
     if buckets.take == "average":
         return level + half_away(sum(values.values(), ZERO) / len(windows), 9)
@@ -154,13 +147,31 @@ def _quantity(segment: Segment, events: Sequence[Event], aggregation: str, perio
     return level + ascending[max(number, 1) - 1]
 
 
-def _weighted(values: Mapping[datetime, Fraction], segment: Segment, period: Period) -> Fraction:
+def is_time_weighted(segment: Segment) -> bool:
+    """Whether a segment's quantity is made of levels that last."""
+    return segment.charge.buckets is not None and segment.charge.buckets.take == "time_weighted"
+
+
+def of_windows(segment: Segment, events: Sequence[Event], aggregation: str) -> dict[datetime, Fraction]:
+    """The aggregation of the events of each window that has any, by its start."""
+    by_window: dict[datetime, list[Event]] = {}
+    for event in events:
+        by_window.setdefault(window_start(event.at, segment.charge.buckets.window), []).append(event)
+    return {start: aggregated(some, aggregation) for start, some in sorted(by_window.items())}
+
+
+def weighted(segment: Segment, events: Sequence[Event], aggregation: str, period: Period, level: Fraction) -> Fraction:
+    """The level that a segment starts with and what its values add to it, each by how long it lasts until its end."""
+    length, whole = period.end - period.start, segment.end - segment.start
+    area = level * _ratio(whole, length)
+    for start, value in of_windows(segment, events, aggregation).items():
+        area += value * _ratio(segment.end - max(start, segment.start), length)
+    return area
+
+
+def _ratio(part: timedelta, whole: timedelta) -> Fraction:
     microsecond = timedelta(microseconds=1)
-    length = (period.end - period.start) // microsecond
-    return sum(
-        (value * ((period.end - max(start, segment.start)) // microsecond) / length for start, value in values.items()),
-        ZERO,
-    )
+    return Fraction(part // microsecond, whole // microsecond)
 
 
 def converted(charge: Any, quantity: Fraction) -> Fraction:

@@ -11,7 +11,7 @@ from schemas.contract import Contracts
 from schemas.price_book import PriceBook
 from tests.golden.published_prices import AGGREGATIONS
 from tests.oracles.rating.kinds import Answer, Event
-from tests.oracles.rating.rate import rate_slowly
+from tests.oracles.rating.rate import Carried, rate_slowly
 
 TIERS = "{id: c, model: graduated, meter: total, tiers: [{up_to: 10, unit_price: %s, flat: 3}, {up_to: null, unit_price: %s}]}"
 
@@ -39,9 +39,12 @@ def bill(
     *events: Event,
     period: tuple[str, str] = ("2024-01-01", "2024-02-01"),
     prepaid: Mapping[str, int] | None = None,
+    carried: Carried | None = None,
 ) -> Answer:
     after, through = (date.fromisoformat(day) for day in period)
-    return rate_slowly(events, books, agreed, after=after, through=through, aggregations=AGGREGATIONS, credits=prepaid)
+    return rate_slowly(
+        events, books, agreed, after=after, through=through, aggregations=AGGREGATIONS, credits=prepaid, carried=carried
+    )
 
 
 def owed(answer: Answer) -> list[tuple[str, str, int]]:
@@ -141,11 +144,34 @@ def test_a_trial_is_free_and_does_not_move_the_tiers() -> None:
 
 
 def test_recurring_starts_with_what_was_there() -> None:
-    """5 seats of the year before, less 2: 3 seats; a month later still 3."""
+    """5 seats that were carried over, less 2: 3 seats; a month later still 3."""
     charge = "{id: c, model: standard, meter: total, unit_price: 1, recurring: true}"
-    events = [used("total", "2023-05-05", 5), used("total", "2024-01-10", -2)]
-    answer = bill([version(charge)], contract(), *events, period=("2024-01-01", "2024-03-01"))
+    events, carried = [used("total", "2024-01-10", -2)], {("acme", "c", ()): Fraction(5)}
+    answer = bill([version(charge)], contract(), *events, period=("2024-01-01", "2024-03-01"), carried=carried)
     assert [row.amount_minor for row in answer.rows] == [3_00, 3_00]
+
+
+def test_levels_weigh_in_the_segment_in_which_they_last() -> None:
+    """2 seats from the 11th on: 10 of 30 days at the old price and 10 at the new one."""
+    charge = """{id: c, model: standard, meter: total, unit_price: 30, group_by: [region],
+                 buckets: {window: hour, take: time_weighted}}"""
+    new = "{amendments: [{'on': 2024-04-21, charges: {c: {unit_price: 60}}}]}"
+    event = used("total", "2024-04-11", 2, region="eu")
+    answer = bill([version(charge)], contract(new), event, period=("2024-04-01", "2024-05-01"))
+    third = [(Fraction(666666667, 10**9), 30), (Fraction(666666666, 10**9), 60)]
+    assert [(part.quantity, part.unit_price) for part in answer.rows[0].slices] == third
+
+
+def test_a_group_is_there_where_it_was_used() -> None:
+    """A use of nothing owes the first tier's flat amount of its own segment alone, where each starts anew."""
+    charge = TIERS.replace("meter: total", "meter: total, group_by: [region]") % (1, 9)
+    new = "{amendments: [{'on': 2024-01-16, charges: {c: {description: New}}}]}"
+    answer = bill(
+        [version(charge, "{policies: {tier_scope: version}}")],
+        contract(new),
+        used("total", "2024-01-10", 0, region="eu"),
+    )
+    assert owed(answer) == [("c", "usage", 3_00)]
 
 
 @pytest.mark.parametrize(
@@ -197,12 +223,12 @@ def test_sla_credit_and_manual_line() -> None:
     assert owed(answer) == [("base", "flat", 10_00), ("uptime", "sla_credit", -2_50), ("setup", "manual", 2_00)]
 
 
-def test_in_advance_on_the_bill_before() -> None:
-    """What begins is on the bill of what ended, and on one of its own at the contract's start."""
+def test_what_is_paid_in_advance_is_on_the_rows_of_its_period() -> None:
+    """Rows are those of periods, whichever bill takes them."""
     book = version("{id: base, model: flat, amount: 31, pay: advance}, {id: rent, model: flat, amount: 31}")
     answer = bill([book], contract("{starts_on: 2024-01-17, ends_on: 2024-02-15}"), period=("2024-01-01", "2024-03-01"))
-    assert [(row.billed_at.day, row.charge, row.start.day, row.amount_minor) for row in answer.rows] == [
-        (17, "base", 17, 15_00), (1, "rent", 17, 15_00), (1, "base", 1, 14_97), (15, "rent", 1, 14_97),
+    assert [(row.charge, row.start.day, row.amount_minor) for row in answer.rows] == [
+        ("base", 17, 15_00), ("rent", 17, 15_00), ("base", 1, 14_97), ("rent", 1, 14_97),
     ]  # fmt: skip
 
 
