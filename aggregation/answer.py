@@ -113,10 +113,9 @@ def _passing(scope: Scope, planned: Plan, read: Read, versions: ConfigVersions) 
     rows = _no_rows(scope, measures)
     # 3. rollups
     if planned.from_rollups:
-        found = read(rollups_statement(scope, planned, measures))
-        rows = _added(rows, _windowed(_named(found, scope), planned.windows), measures)
+        rows = _added(rows, rows_from_rollups(scope, planned, read), measures)
     # 4. events
-    for part in _from_events(scope, planned, read, versions):
+    for part in rows_from_events(scope, planned, read, versions):
         rows = _added(rows, part, measures)
     # 5. filters
     for name, passing in scope.query.filters.items():
@@ -181,8 +180,8 @@ def counted_events(
     return pl.concat(decoded) if decoded else pl.DataFrame()
 
 
-def _from_events(scope: Scope, planned: Plan, read: Read, versions: ConfigVersions) -> Iterator[pl.DataFrame]:
-    """The rows that the events of a plan's spans make, several a group."""
+def events_of(scope: Scope, planned: Plan, read: Read, versions: ConfigVersions) -> Iterator[pl.DataFrame]:
+    """The counted events of a plan's spans, decoded, some at a time, in the order of days."""
     if not planned.spans:
         return
     days = read(days_statement(scope, planned.spans)).rows()
@@ -191,9 +190,21 @@ def _from_events(scope: Scope, planned: Plan, read: Read, versions: ConfigVersio
         events = read(events_statement(scope, spans))
         decoded = counted_events(scope, events, stretches, versions) if len(events) else events
         if len(decoded):
-            seconds = decoded["time"].dt.epoch("s")
-            starts = pl.Series("window_start", _window_of(seconds, planned.windows))
-            yield window_usage(decoded.with_columns(starts), scope.meter)
+            yield decoded
+
+
+def rows_from_events(scope: Scope, planned: Plan, read: Read, versions: ConfigVersions) -> Iterator[pl.DataFrame]:
+    """The rows that the events of a plan's spans make, several a group."""
+    for decoded in events_of(scope, planned, read, versions):
+        seconds = decoded["time"].dt.epoch("s")
+        starts = pl.Series("window_start", _window_of(seconds, planned.windows))
+        yield window_usage(decoded.with_columns(starts), scope.meter)
+
+
+def rows_from_rollups(scope: Scope, planned: Plan, read: Read, groups_max: int | None = GROUPS_MAX) -> pl.DataFrame:
+    """The rows that the rollups of a plan make, several a group."""
+    found = read(rollups_statement(scope, planned, MEASURES[scope.meter.aggregation], groups_max))
+    return _windowed(_named(found, scope), planned.windows)
 
 
 def _windowed(rows: pl.DataFrame, windows: Instants | None) -> pl.DataFrame:

@@ -62,6 +62,14 @@ _ADDED_UP = {
 
 
 @dataclass(frozen=True)
+class SubjectRange:
+    """Subjects from the first on and before the end, by their bytes; None: without bound."""
+
+    first: str | None = None
+    end: str | None = None
+
+
+@dataclass(frozen=True)
 class Scope:
     """Whose usage of which meter, as of which cut, split and filtered by which dimensions."""
 
@@ -72,6 +80,8 @@ class Scope:
     """What of the meter was filled later."""
     customers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The subjects of each customer; a subject has one customer at most."""
+    within: SubjectRange | None = None
+    """Whose usage alone is read, if given."""
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -99,6 +109,11 @@ class Scope:
         if (subjects := self.subjects) is not None:
             clauses.append("subject IN {subjects:Array(String)}")
             bound["subjects"] = subjects
+        for name, compared in (("first", ">="), ("end", "<")):
+            bound_at = getattr(self.within, name, None)
+            if bound_at is not None:
+                clauses.append(f"subject {compared} {{subject_{name}:String}}")
+                bound[f"subject_{name}"] = bound_at
         if self.query.as_of is not None:
             clauses.append("epoch < {cut:UInt32}")
             bound["cut"] = self.query.as_of
@@ -174,10 +189,13 @@ def _within(spans: Spans, start: int, end: int) -> Spans:
     return tuple((max(first, start), min(last, end)) for first, last in spans if first < end and last > start)
 
 
-def rollups_statement(scope: Scope, planned: Plan, measures: tuple[str, ...]) -> Statement:
+def rollups_statement(
+    scope: Scope, planned: Plan, measures: tuple[str, ...], groups_max: int | None = GROUPS_MAX
+) -> Statement:
     """The rollups of a plan: a row a window (`at`: some hour of it, in seconds), subject if asked for, and dimensions.
 
-    The columns of dimensions are named `dimension NAME`, as the fold names them.
+    The columns of dimensions are named `value0`, `value1` and so on. Where there are more groups than `groups_max`,
+    only so many and one more are given.
     """
     at, windows = "toInt64(0)", {}
     if planned.windows is not None:
@@ -209,10 +227,15 @@ def rollups_statement(scope: Scope, planned: Plan, measures: tuple[str, ...]) ->
     added_up = [f"{_ADDED_UP[name]} AS {name}" for name in measures]
     groups = ["at", *(["subject"] if scope.by_subject else [])]
     groups += [f"value{number}" for number in range(len(scope.dimensions))]
+    limit = ""
+    if groups_max is not None:
+        limit = (
+            f" LIMIT {groups_max + 1}"
+            f" SETTINGS max_rows_to_group_by = {groups_max + 1}, group_by_overflow_mode = 'break'"
+        )
     return Statement(
         f"SELECT {', '.join([*keys, *added_up])} FROM rollups WHERE {' AND '.join(clauses)}"  # noqa: S608  bound
-        f" GROUP BY {', '.join(groups)} LIMIT {GROUPS_MAX + 1}"
-        f" SETTINGS max_rows_to_group_by = {GROUPS_MAX + 1}, group_by_overflow_mode = 'break'",
+        f" GROUP BY {', '.join(groups)}{limit}",
         bound,
     )
 

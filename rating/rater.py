@@ -19,8 +19,10 @@ from rating.customers import Customers, customers_of
 from rating.levels import CARRIED
 from rating.rows import Priced, priced_rows
 from rating.schedules import Scheduler
+from rating.wanted import wants_of, wants_of_others
 from rating.worded import charges_of, discounts_of, slices_of
 from schemas.contract import Contract, Contracts
+from schemas.wanted import Want
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,16 @@ class Rater:
         periods = {id(schedule): schedule for schedule in map(self._scheduler.of, every)}.values()
         bounds = [(period.start_at, period.end_at) for schedule in periods for period in schedule]
         return (min(start for start, _ in bounds), max(end for _, end in bounds)) if bounds else None
+
+    def wants(self, contract: Contract) -> tuple[Want, ...]:
+        """The usage that the charges of a contract look at; none where it has no billing period in question."""
+        return wants_of(self._scheduler.of(contract))
+
+    def wants_of_others(self) -> tuple[Want, ...]:
+        """The usage that is looked at of subjects that no contract names: of all meters."""
+        basis = self.basis
+        default = self._scheduler.of(None)
+        return wants_of_others(default, basis.aggregations, after=basis.after, through=basis.through)
 
     def rate(
         self,

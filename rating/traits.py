@@ -75,7 +75,7 @@ def traits_of(
         aggregation = aggregations.get(charge.meter)
         if aggregation is None:
             raise ValueError(f"charge {charge.id}: meter {charge.meter} has no aggregation")
-        sieve = _sieve(charge)
+        sieve = sieve_of(charge)
         more = units[place] if units else Decimal(0)
         rows.append({"term": place, "sieve": sieves.setdefault(sieve, len(sieves)), **_row(charge, aggregation, more)})
     return pl.DataFrame(rows, schema=TRAITS), list(sieves)
@@ -135,7 +135,8 @@ def _conversion(charge: MeteredCharge) -> tuple[int, int, int]:
     return times // common, by // common, 10 ** (9 - unit.decimals)
 
 
-def _sieve(charge: MeteredCharge) -> Sieve:
+def sieve_of(charge: MeteredCharge) -> Sieve:
+    """Which usage a charge takes, and how it is split."""
     cells: tuple[_Values, ...] = ()
     if isinstance(charge, MatrixCharge):
         cells = tuple(tuple(cell.when.items()) for cell in charge.cells)
