@@ -35,9 +35,6 @@ SAMPLED = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AT = pl.Datetime("us", "UTC")
 _WINDOWS = {"minute": WindowSize.MINUTE, "hour": WindowSize.HOUR, "day": WindowSize.DAY}
-_ONE: dict[Aggregation, str] = {
-    Aggregation.SUM: "sum", Aggregation.AVG: "sum", Aggregation.MIN: "min", Aggregation.MAX: "max",
-}  # fmt: skip
 _COLUMNS: dict[str, tuple[Any, frozenset[Aggregation]]] = {
     "sum": (QUANTITY, frozenset({Aggregation.AVG})),
     "latest": (LATEST.inner, frozenset({Aggregation.LATEST})),
@@ -77,8 +74,10 @@ def usage_for(
             as_of=cut,
         )
         scope = Scope(tenant, meter, query, tuple((backfills or {}).get(meter.slug, ())))
-        for own in _scopes(scope, subjects):
-            parts += [_as_usage(rows, meter, schema) for rows in _rows(own, want, read, versions)]
+        found = [rows for own in _scopes(scope, subjects) for rows in _rows(own, want, read, versions)]
+        if want.events and found:
+            found = [pl.concat(found).sort(LATEST_ORDER).with_row_index("position")]
+        parts += [_as_usage(rows, meter, want, schema) for rows in found]
     return pl.concat(parts)
 
 
@@ -121,17 +120,13 @@ def _scopes(scope: Scope, subjects: Sequence[str] | SubjectRange | None) -> Iter
 
 
 def _rows(scope: Scope, want: Want, read: Read, versions: ConfigVersions) -> Iterator[pl.DataFrame]:
-    """Rows with the measures of the meter: by window and cut with `window_start`, or by event with `at`."""
+    """Rows with the measures of the meter: by window and cut with `window_start`, or by event with LATEST_ORDER."""
     starts = _starts(want)
     first_us, end_us = _micros(want.cuts[0]), _micros(want.cuts[-1])
     fine = want.events or want.window == "minute"
     planned = plan(first_us, end_us, starts, all_from_events=fine)
     if want.events:
-        before = 0
-        for events in events_of(scope, planned, read, versions):
-            rows = _one_by_one(events, scope.meter, before)
-            before += rows.height
-            yield rows
+        yield from (_one_by_one(events, scope.meter) for events in events_of(scope, planned, read, versions))
         return
     if planned.from_rollups:
         yield rows_from_rollups(scope, planned, read, groups_max=None)
@@ -150,46 +145,34 @@ def _starts(want: Want) -> Instants:
     return np.union1d(cuts, windows)
 
 
-def _one_by_one(events: pl.DataFrame, meter: Meter, before: int) -> pl.DataFrame:
-    """A row an event that the meter counts, with `position`: those of one instant stand in the order of the log."""
-    counted = events.filter(counts_for(meter)).sort(LATEST_ORDER)
+def _one_by_one(events: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+    """A row an event that the meter counts, with its place in time and in the log."""
     values: dict[str, pl.Expr] = {"count": pl.lit(1, pl.UInt64)}
     if meter.value_property:
         text = pl.col(meter.value_property)
         number = text.cast(QUANTITY) if meter.numeric else text
-        values |= {name: number for name in {_ONE.get(meter.aggregation)} if name}
         if meter.aggregation is Aggregation.LATEST:
             values["latest"] = pl.concat_list(pl.struct(*LATEST_ORDER, number.alias("value")))
-        if meter.aggregation is Aggregation.UNIQUE_COUNT:
+        elif meter.aggregation is Aggregation.UNIQUE_COUNT:
             values["uniques"] = pl.concat_list(text)
+        else:
+            values[MEASURES[meter.aggregation][0]] = number
     dimensions = [pl.col(path).fill_null("").alias(f"dimension {name}") for name, path in meter.group_by.items()]
-    rows = counted.select("subject", *dimensions, at=pl.col("time").cast(_AT), **values)
-    return rows.with_row_index("position", before)
+    return events.filter(counts_for(meter)).select("subject", *LATEST_ORDER, *dimensions, **values)
 
 
-def _as_usage(rows: pl.DataFrame, meter: Meter, schema: Mapping[str, Any]) -> pl.DataFrame:
+def _as_usage(rows: pl.DataFrame, meter: Meter, want: Want, schema: Mapping[str, Any]) -> pl.DataFrame:
     """Rows with the columns of usage."""
     kind = meter.aggregation
-    if "latest" in MEASURES[kind]:
-        rows = rows.with_columns(pl.col("latest").cast(LATEST))
     made: dict[str, pl.Expr] = {"subject": pl.col("subject"), "meter": pl.lit(meter.slug)}
-    made["at"] = pl.col("at") if "position" in rows.columns else (pl.col("window_start") * MICROS).cast(_AT)
+    made["at"] = pl.col("time") if want.events else (pl.col("window_start") * MICROS).cast(_AT)
+    made |= {name: pl.col(name) for name in ("position", "count", "sum", "uniques") if name in rows.columns}
     if kind is not Aggregation.UNIQUE_COUNT:
         made["quantity"] = VALUES[kind]
-    if "position" in rows.columns:
-        made["position"] = pl.col("position")
-    if "count" in rows.columns:
-        made["count"] = pl.col("count")
-    made |= {name: pl.col(name) for name, (_, kinds) in _COLUMNS.items() if kind in kinds}
     if kind is Aggregation.LATEST:
+        rows = rows.with_columns(pl.col("latest").cast(LATEST))
         made["latest"] = pl.col("latest").list.first()
-    made |= {
-        name: pl.col(name.replace("dimension.", "dimension ", 1))
-        for name in schema
-        if name.removeprefix("dimension.") in meter.group_by
-        and name.startswith("dimension.")
-        and name.replace("dimension.", "dimension ", 1) in rows.columns
-    }
+    made |= {f"dimension.{name}": pl.col(f"dimension {name}") for name in want.dimensions if name in meter.group_by}
     return rows.select(made.get(name, pl.lit(None)).cast(of).alias(name) for name, of in schema.items())
 
 

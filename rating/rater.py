@@ -63,6 +63,7 @@ class Rater:
 
     def __init__(self, basis: Basis) -> None:
         self.basis = basis
+        self._wants: dict[int, tuple[Want, ...]] = {}  # by schedule: the scheduler keeps them
         self._scheduler = Scheduler(
             basis.books,
             basis.contracts,
@@ -82,7 +83,14 @@ class Rater:
 
     def wants(self, contract: Contract) -> tuple[Want, ...]:
         """The usage that the charges of a contract look at; none where it has no billing period in question."""
-        return wants_of(self._scheduler.of(contract))
+        schedule = self._scheduler.of(contract)
+        if id(schedule) not in self._wants:
+            self._wants[id(schedule)] = wants_of(schedule)
+        return self._wants[id(schedule)]
+
+    def bills(self, contract: Contract) -> bool:
+        """Whether a contract has a billing period in question."""
+        return bool(self._scheduler.of(contract))
 
     def wants_of_others(self) -> tuple[Want, ...]:
         """The usage that is looked at of subjects that no contract names: of all meters."""

@@ -1,0 +1,64 @@
+"""Rating in chunks: usage from the store to charges, some customers at a time, so that memory stays bounded.
+
+Owns that the chunks together are what rating all at once gives: every contract is in one chunk, and every subject that
+no contract names in another.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import polars as pl
+
+from aggregation.plan import SubjectRange
+from rating.rater import Rated, Rater
+from schemas.contract import Contract
+from schemas.wanted import Want, together
+
+CONTRACTS_AT_ONCE = 5_000
+SUBJECTS_AT_ONCE = 100_000
+
+Usage = Callable[[Sequence[Want], Sequence[str] | SubjectRange], pl.DataFrame]
+"""Reads the usage that is wanted of some subjects, as of the cut: see `aggregation.store.metered_usage`."""
+Ranges = Callable[[Sequence[Want], int], Sequence[SubjectRange]]
+"""Finds ranges of about so many subjects with such usage: see `aggregation.store.subject_ranges`."""
+
+
+def rated_in_chunks(
+    rater: Rater,
+    usage: Usage,
+    ranges: Ranges,
+    *,
+    contracts_at_once: int = CONTRACTS_AT_ONCE,
+    subjects_at_once: int = SUBJECTS_AT_ONCE,
+    carried: pl.DataFrame | None = None,
+    prepaid: Mapping[str, int] | None = None,
+) -> Iterator[Rated]:
+    """The charges of all contracts, then of subjects without one; each chunk is sorted as `Rater.rate` sorts.
+
+    1. Contracts that want the same usage come together, because each of a chunk has its usage cut for all of them.
+    Subjects of contracts without a billing period in question are looked at only for usage that nobody pays for.
+    2. Subjects without a contract come by ranges of their names. `carried` and `prepaid` are as `Rater.rate` has them.
+    """
+    of_others = rater.wants_of_others()
+    # 1. contracts
+    wanted = [(rater.wants(contract), contract) for contract in rater.basis.contracts.contracts]
+    kinds = {wants: number for number, wants in enumerate(dict.fromkeys(wants for wants, _ in wanted))}
+    wanted.sort(key=lambda pair: kinds[pair[0]])
+    billed = [pair for pair in wanted if rater.bills(pair[1])]
+    for at in range(0, len(billed), contracts_at_once):
+        chunk = billed[at : at + contracts_at_once]
+        contracts = [contract for _, contract in chunk]
+        wants = together(want for own, _ in chunk for want in own)
+        yield rater.rate(usage(wants, _subjects(contracts)), contracts, carried=carried, prepaid=prepaid)
+    idle = [contract for _, contract in wanted if not rater.bills(contract)]
+    for at in range(0, len(idle), contracts_at_once):
+        contracts = idle[at : at + contracts_at_once]
+        yield rater.rate(usage(of_others, _subjects(contracts)), contracts, carried=carried, prepaid=prepaid)
+    # 2. subjects without a contract
+    names = pl.Series(sorted(rater.basis.contracts.names), dtype=pl.String).implode()
+    for each in ranges(of_others, subjects_at_once):
+        own = usage(of_others, each).filter(~pl.col("subject").is_in(names))
+        yield rater.rate(own, [], carried=carried, prepaid=prepaid)
+
+
+def _subjects(contracts: Sequence[Contract]) -> list[str]:
+    return [subject for contract in contracts for subject in contract.subjects]
