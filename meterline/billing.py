@@ -20,8 +20,9 @@ from meterline.period import Period
 from meterline.rollups import whole_rollups
 from meterline.system import System, wait_until_stored
 from meterline.tables import invoice_table
-from meterline.usage_for_rating import usage_for
+from meterline.usage_for_rating import rated_chunks
 from rating.books import Books, book_in_force
+from rating.claiming import UNASSIGNED
 from rating.rater import Basis, Rated, Rater
 from schemas.contract import Contracts
 from schemas.invoice import Basis as InvoiceBasis
@@ -92,8 +93,9 @@ def _bill(app: System, month: Period, now: Callable[[], datetime]) -> Iterator[O
     yield from wait_until_stored(app, ends, "cut")
     # 3. rate
     rated, bases = yield from _rate(app, run, month, terms)
-    charges = pl.concat([billable(each.charges, each.slices, terms.contracts) for each in rated.values()])
-    tax = invoice_tax(terms.known_at(run.started_at), [each.charges for each in rated.values()])
+    chunks = [chunk for of_period in rated.values() for chunk in of_period]
+    charges = pl.concat([billable(each.charges, each.slices, terms.contracts) for each in chunks])
+    tax = invoice_tax(terms.known_at(run.started_at), [each.charges for each in chunks])
     bases |= {name: bases[str(month)] for name in charges["period"].unique() if name > str(month)}  # in advance
     # 4. and 5.
     with app.database.begin() as connection:
@@ -139,17 +141,17 @@ def _cut(app: System, month: Period, terms: _Terms, now: datetime) -> Run:
 
 def _rate(
     app: System, run: Run, month: Period, terms: _Terms
-) -> Generator[Output, None, tuple[dict[str, Rated], dict[str, InvoiceBasis]]]:
+) -> Generator[Output, None, tuple[dict[str, list[Rated]], dict[str, InvoiceBasis]]]:
     with app.database.connect() as connection:
         own = {str(month): run, **{each.period: each for each in invoicing.posted_runs(connection, DEFAULT_TENANT)}}
     periods = [month, *_changed_periods(app, run, month, terms, own)]
-    rated: dict[str, Rated] = {}
+    rated: dict[str, list[Rated]] = {}
     bases: dict[str, InvoiceBasis] = {}
     for done, each in enumerate(periods):
         yield Progress(step="rate", done=done, total=len(periods))
         name, cut = str(each), run.basis.cut
         rater = terms.rater(each, own[name], cut, advance=each == month)
-        rated[name] = rater.rate(usage_for(app, terms.meters, rater, cut))
+        rated[name] = [*rated_chunks(app, terms.meters, rater)]
         bases[name] = replace(own[name].basis, cut=cut, contracts_digest=terms.contracts.digest)
     yield Progress(step="rate", done=len(periods), total=len(periods))
     return rated, bases
@@ -172,13 +174,12 @@ def _changed_periods(app: System, run: Run, month: Period, terms: _Terms, own: d
     return changed
 
 
-def _unassigned(rated: dict[str, Rated]) -> Iterator[Output]:
-    rows = [(period, *row) for period, each in rated.items() for row in each.unassigned.rows()]
+def _unassigned(rated: dict[str, list[Rated]]) -> Iterator[Output]:
+    rows = [(period, *row) for period, chunks in rated.items() for each in chunks for row in each.unassigned.rows()]
     if rows:
-        columns = ("period", *next(iter(rated.values())).unassigned.columns)
         yield Table(
             title="Usage that nobody pays for: add its subjects to the contracts, and the next run bills it",
-            columns=columns,
+            columns=("period", *UNASSIGNED),
             rows=[[str(cell) for cell in row] for row in rows],
         )
 

@@ -1,23 +1,29 @@
-"""Usage as rating wants it, from the stores."""
+"""Rating from the stores: usage of a rater's customers as of a cut, some at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-import polars as pl
-
-from aggregation.store import metered_usage
+from aggregation.plan import SubjectRange
+from aggregation.recount import Backfill
+from aggregation.store import metered_usage, subject_ranges
+from meterline.rating_run import rated_in_chunks
 from meterline.rollups import backfills_of
 from meterline.system import System
-from rating.rater import Rater
+from rating.rater import Rated, Rater
 from schemas.meter import Meter
 from schemas.tenant import DEFAULT_TENANT
-from schemas.wanted import together
+from schemas.wanted import Want
 
 
-def usage_for(app: System, meters: Sequence[Meter], rater: Rater, cut: int) -> pl.DataFrame:
-    """The usage of the epochs before a cut that a rater looks at, of all customers (columns rating.frames.USAGE)."""
-    of_contracts = [want for contract in rater.basis.contracts.contracts for want in rater.wants(contract)]
-    wants = together([*of_contracts, *rater.wants_of_others()])
-    backfills: dict[str, list[object]] = {}
-    for each in backfills_of(app.database):
-        backfills.setdefault(each.meter, []).append(each)
-    return metered_usage(app.clickhouse, app.log.config, DEFAULT_TENANT, meters, wants, cut, backfills=backfills)
+def rated_chunks(app: System, meters: Sequence[Meter], rater: Rater) -> Iterator[Rated]:
+    """The charges of all customers of a rater, chunk by chunk; of the usage before its cut."""
+    backfills: dict[str, list[Backfill]] = {}
+    for each in backfills_of(app.database, app.log):
+        backfills.setdefault(each.meter.slug, []).append(each)
+    cut = rater.basis.cut
+    usage = partial(metered_usage, app.clickhouse, app.log.config, DEFAULT_TENANT, meters, backfills=backfills)
+
+    def ranges(wants: Sequence[Want], subjects_at_once: int) -> Sequence[SubjectRange]:
+        return subject_ranges(app.clickhouse, DEFAULT_TENANT, wants, cut, subjects_at_once)
+
+    return rated_in_chunks(rater, lambda wants, subjects: usage(wants, cut, subjects), ranges)
