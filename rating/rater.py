@@ -53,7 +53,7 @@ class Rated:
     unassigned: pl.DataFrame
     """Usage that nobody pays for: columns subject, meter, quantity (QUANTITY) and reason, sorted."""
     carried: pl.DataFrame
-    """The levels that recurring charges end with: columns customer, charge, group, cell and quantity, sorted. Those that
+    """The levels that recurring charges end with: columns customer, charge, group, cell, quantity; sorted. Those that
     were carried to charges without a period here stay as they came. A level of 0 has no row."""
 
 
