@@ -103,10 +103,11 @@ def chain(
     minimums = below_minimum(rows, terms)
     # 8. commitment, and rounding
     added = [*minimums, *committed(rows, minimums, terms, buckets)]
-    lines = _with_added(rows, added).with_columns(amount_minor=minor_of(pl.col("amount"), money.kinds))
+    lines, own = _after_their_rows(_with_added(rows, added), pl.concat([taken, over]))
+    lines = lines.with_columns(amount_minor=minor_of(pl.col("amount"), money.kinds))
     lines = lines.with_columns(left=pl.col("amount_minor"))
     # 9. plan, then contract
-    applied = [taken, over]
+    applied = [own]
     for name in ("plan", "contract"):
         lines, off = shared(lines, bills, name, terms, levels, money.kinds)
         applied.append(off)
@@ -145,6 +146,19 @@ def _with_added(rows: pl.DataFrame, added: Sequence[pl.DataFrame]) -> pl.DataFra
     return lines
 
 
+def _after_their_rows(lines: pl.DataFrame, applied: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The lines of charges in the order of the invoice, because what is shared out by remainders looks at it."""
+    if not (lines["order"] > 0).any():
+        return lines, applied
+    order = lines.select("row", "order").with_row_index("line").sort("row", "order")["line"]
+    return lines[order], _renumbered(applied, order)
+
+
+def _renumbered(applied: pl.DataFrame, order: pl.Series) -> pl.DataFrame:
+    """What was taken off lines, after the lines have been put in an order."""
+    return applied.with_columns(line=pl.lit(order.arg_sort().cast(pl.UInt32)).gather(pl.col("line")))
+
+
 def _in_order(lines: pl.DataFrame, applied: pl.DataFrame) -> Chained:
     """Lines sorted as LINES says, and what was taken off them by their new numbers."""
     if (lines["order"] > 0).any():
@@ -154,5 +168,5 @@ def _in_order(lines: pl.DataFrame, applied: pl.DataFrame) -> Chained:
         keys = lines.select("bill", rank["level"], "row", "order").with_row_index("line")
         order = keys.sort("bill", "level", "row", "order")["line"]
         lines = lines[order]
-        applied = applied.with_columns(line=pl.lit(order.arg_sort().cast(pl.UInt32)).gather(pl.col("line")))
+        applied = _renumbered(applied, order)
     return Chained(lines.select(*LINES), applied.sort("line", maintain_order=True).select(*APPLIED))

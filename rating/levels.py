@@ -18,7 +18,7 @@ from schemas.money import QUANTITY
 
 CARRIED: Columns = {
     "place": pl.UInt32,
-    "slot": pl.UInt32,
+    "charge": pl.String,  # its id: a plan may have it at another place in the next period
     "group": pl.String,
     "cell": pl.Int32,
     "quantity": QUANTITY,  # may be below 0
@@ -26,8 +26,8 @@ CARRIED: Columns = {
 """Columns of the levels of recurring charges at an instant: what a period ends with, and the next one starts with."""
 
 _BILLION = pl.lit(BILLION, pl.Int128)
-_SPAN = ["place", "slot", "group", "cell", "span"]
-_PERIOD = ["place", "slot", "group", "cell", "period_start"]
+_SPAN = ["place", "charge", "group", "cell", "span"]
+_PERIOD = ["place", "charge", "group", "cell", "period_start"]
 
 
 def levels(rows: pl.DataFrame, segments: pl.DataFrame, carried: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -79,14 +79,14 @@ def _moves(rows: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
 
 def _grid(moves: pl.DataFrame, segments: pl.DataFrame, carried: pl.DataFrame) -> pl.DataFrame:
     """A row for each segment and each group and cell that its charge has at any time, with the level at its start."""
-    owners = moves.join(segments.select("segment", "place", "slot"), on="segment")
-    key = ["place", "slot", "group", "cell"]
-    lone = segments.filter(~pl.col("scattered")).select("place", "slot", group=pl.lit(""), cell=pl.lit(0, pl.Int32))
-    recurring = segments.filter("recurring").select("place", "slot").unique()
-    brought = carried.join(recurring, on=["place", "slot"], how="semi")
+    owners = moves.join(segments.select("segment", "place", "charge"), on="segment")
+    key = ["place", "charge", "group", "cell"]
+    lone = segments.filter(~pl.col("scattered")).select("place", "charge", group=pl.lit(""), cell=pl.lit(0, pl.Int32))
+    recurring = segments.filter("recurring").select("place", "charge").unique()
+    brought = carried.join(recurring, on=["place", "charge"], how="semi")
     known = pl.concat([owners.select(key), lone.select(key), brought.select(key)]).unique()
     held = segments.with_columns(span=pl.when("recurring").then(None).otherwise("period_start"))
-    grid = known.join(held, on=["place", "slot"]).join(moves, on=["segment", "group", "cell"], how="left")
+    grid = known.join(held, on=["place", "charge"]).join(moves, on=["segment", "group", "cell"], how="left")
     grid = grid.join(carried.select(*key, brought=pl.col("quantity").to_physical()), on=key, how="left")
     brought_billionths = pl.when("recurring").then("brought").fill_null(ZERO)
     zeros = ("rise", "units_us", "billionths_us")
@@ -118,6 +118,6 @@ def _weighted_before_rounding(grid: pl.DataFrame) -> pl.Series:
 
 
 def _carried_on(grid: pl.DataFrame) -> pl.DataFrame:
-    key = ["place", "slot", "group", "cell"]
+    key = ["place", "charge", "group", "cell"]
     last = grid.filter("recurring").group_by(key, maintain_order=True).agg(pl.col("end").last())
     return last.filter(pl.col("end") != ZERO).select(*key, quantity_of(pl.col("end")).alias("quantity"))

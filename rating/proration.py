@@ -30,7 +30,8 @@ def fraction(
         case Proration.DAYS_HALF_OPEN:
             return _days(stretch), _days(full)
         case Proration.DAYS_INCLUSIVE:
-            return _days(stretch) + (stretch.end < full.end), _days(full)
+            last = stretch.start < stretch.end < full.end
+            return _days(stretch) + last, _days(full)
         case Proration.FIXED_30 if every is Every.WEEK:
             return _days(stretch), _days(full)
         case Proration.FIXED_30:

@@ -55,7 +55,8 @@ class Rated:
     unassigned: pl.DataFrame
     """Usage that nobody pays for: columns subject, meter, quantity (QUANTITY) and reason, sorted."""
     carried: pl.DataFrame
-    """The levels that recurring charges end with: columns customer, charge, group, cell and quantity."""
+    """The levels that recurring charges end with: columns customer, charge, group, cell, quantity; sorted. Those that
+    were carried to charges without a period here stay as they came. A level of 0 has no row."""
 
 
 class Rater:
@@ -138,7 +139,7 @@ class Rater:
             slices_of(priced, chained.lines, ids, customers),
             discounts_of(chained.applied, ids),
             pl.concat([_nobodys(usage, customers, basis.aggregations), priced.unassigned]),
-            _with_names(priced.carried, customers),
+            _carried_on(priced.carried, carried, customers),
         )
 
 
@@ -165,21 +166,20 @@ def _nobodys(usage: pl.DataFrame, customers: Customers, aggregations: Mapping[st
 
 
 def _placed(carried: pl.DataFrame | None, customers: Customers) -> pl.DataFrame | None:
-    """Carried levels by place and slot."""
+    """Carried levels by place."""
     if carried is None or carried.is_empty():
         return None
-    return carried.join(_slots(customers), on=["customer", "charge"]).select(*CARRIED)
+    return carried.join(customers.names.with_row_index("place"), on="customer").select(*CARRIED)
 
 
-def _with_names(carried: pl.DataFrame, customers: Customers) -> pl.DataFrame:
-    """Carried levels by customer and charge."""
-    named = carried.join(_slots(customers), on=["place", "slot"], maintain_order="left")
-    return named.select("customer", "charge", "group", "cell", "quantity")
-
-
-def _slots(customers: Customers) -> pl.DataFrame:
-    """Columns place, slot, customer and charge: those of the last period of each customer."""
-    ids = pl.Series([term.charge.id for term in customers.charges], dtype=pl.String)
-    slots = customers.segments.select("place", "slot", charge=pl.lit(ids).gather(pl.col("term")))
-    slots = slots.unique(["place", "charge"], keep="last", maintain_order=True)
-    return slots.with_columns(customers.names["customer"].gather(slots["place"]))
+def _carried_on(found: pl.DataFrame, carried: pl.DataFrame | None, customers: Customers) -> pl.DataFrame:
+    """The levels at the end, by customer and charge; those of charges that were not rated stay as they came."""
+    named = found.with_columns(customers.names["customer"].gather(found["place"]))
+    named = named.select("customer", "charge", "group", "cell", "quantity")
+    if carried is not None and not carried.is_empty():
+        ids = pl.Series([term.charge.id for term in customers.charges], dtype=pl.String)
+        rated = customers.segments.select("place", charge=pl.lit(ids).gather(pl.col("term"))).unique()
+        rated = rated.with_columns(customers.names["customer"].gather(rated["place"]))
+        kept = carried.join(rated, on=["customer", "charge"], how="anti").select(named.columns)
+        named = pl.concat([named, kept])
+    return named.sort("customer", "charge", "group", "cell")

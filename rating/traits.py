@@ -96,6 +96,8 @@ def _row(charge: MeteredCharge, aggregation: str, more: Decimal) -> dict[str, An
         raise ValueError(f"charge {charge.id}: a percentage of single events goes with no take but each, nor recurring")
     if charge.recurring and (aggregation != "SUM" or take not in {WHOLE, "sum", "time_weighted"}):
         raise ValueError(f"charge {charge.id}: recurring goes with a SUM meter, and with take sum or time_weighted")
+    if isinstance(charge, MatrixCharge) and (charge.recurring or take == "time_weighted"):
+        raise ValueError(f"charge {charge.id}: a matrix goes with neither recurring nor time_weighted")
     if charge.recurring and take == "sum":
         take = WHOLE  # windows are not cut off at 0: what was given back in one of them lowers the level
     matrix = isinstance(charge, MatrixCharge)

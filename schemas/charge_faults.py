@@ -23,6 +23,7 @@ def charge_faults(charge: Mapping[str, Any], key: str) -> Iterator[Found]:
     yield from _bucket_faults(f"{key}.buckets", charge.get("buckets"))
     yield from discount_faults(charge, key, of_a_charge=True)
     yield from _cell_faults(charge, key)
+    yield from _level_faults(charge, key)
     yield from bound_faults(charge, key)
     low, high = charge.get("event_minimum"), charge.get("event_maximum")
     yield from _ordered(f"{key}.event_maximum", low, high, "event_minimum")
@@ -150,6 +151,17 @@ def _cell_faults(charge: Mapping[str, Any], key: str) -> Iterator[Found]:
                 if each not in dimensions:
                     allowed = f"allowed: a dimension of the matrix: {', '.join(dimensions)}"
                     yield f"{key}.cells[{at}].when.{each}", values, allowed
+
+
+def _level_faults(charge: Mapping[str, Any], key: str) -> Iterator[Found]:
+    """A matrix of quantities that last: the cells of the next version or plan need not be those of this one."""
+    if charge.get("model") == "matrix":
+        buckets = charge.get("buckets")
+        instead = "quantities that last go with a charge for each cell, or with group_by"
+        if charge.get("recurring") is True:
+            yield f"{key}.recurring", True, f"allowed: false on a matrix; {instead}"
+        if isinstance(buckets, Mapping) and buckets.get("take") == "time_weighted":
+            yield f"{key}.buckets.take", "time_weighted", f"allowed: no time_weighted on a matrix; {instead}"
 
 
 def _ordered(key: str, low: Any, high: Any, than: str) -> Iterator[Found]:

@@ -169,7 +169,7 @@ def test_time_weighted_levels_against_a_loop(
     """A level lasts until it changes, over the borders of segments, and what a recurring charge starts with counts."""
     recurring = aggregation == "SUM"
     charge = standard(buckets={"window": "minute", "take": "time_weighted"}, recurring=recurring)
-    carried = carried_of((0, 0, "", 0, brought))
+    carried = carried_of((0, "c", "", 0, brought))
     level, area, areas = (Fraction(brought) if recurring else Fraction(0)), Fraction(0), [Fraction(0)]
     for quarter in range(END):
         now = [Fraction(row[1]) for row in rows if row[0] == quarter]

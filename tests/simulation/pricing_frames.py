@@ -82,7 +82,7 @@ def segments_of(cuts: Sequence[Cut]) -> pl.DataFrame:
 
 
 def carried_of(*rows: tuple[Any, ...]) -> pl.DataFrame:
-    """Levels that recurring charges start with: place, slot, group, cell and quantity."""
+    """Levels that recurring charges start with: place, charge, group, cell and quantity."""
     return pl.DataFrame(rows, schema=CARRIED, orient="row")
 
 

@@ -59,7 +59,14 @@ def shapes(draw: st.DrawFn, name: str, contested: bool) -> dict[str, Any]:
         return shape
     if draw(maybe):
         adds_up = shape["meter"] in {"total", "calls"}
-        takes = ["sum", "max", "average", "percentile", "each", *(["time_weighted"] if adds_up else [])]
+        takes = [
+            "sum",
+            "max",
+            "average",
+            "percentile",
+            "each",
+            *(["time_weighted"] if adds_up and shape["model"] != "matrix" else []),
+        ]
         shape["buckets"] = {
             "window": draw(st.sampled_from(["hour", "day", "day"])),
             "take": draw(st.sampled_from(takes)),
@@ -67,7 +74,7 @@ def shapes(draw: st.DrawFn, name: str, contested: bool) -> dict[str, Any]:
         if shape["buckets"]["take"] == "percentile":
             shape["buckets"]["percent"] = draw(st.sampled_from(["50", "95", "99.9", "100", "0.1"]))
     if shape["meter"] == "total" and shape.get("buckets", {}).get("take") in {None, "time_weighted"}:
-        shape["recurring"] = draw(maybe) and (contested or shape["model"] != "matrix")
+        shape["recurring"] = draw(maybe) and shape["model"] != "matrix"
     return shape
 
 

@@ -194,9 +194,13 @@ def _time_weighted(case: Case, segment: Segment, group: tuple[str, ...], cell: i
 
 
 def _price_trial(case: Case, segment: Segment, group: tuple[str, ...], row: Row) -> None:
-    quantity = sum(
-        (converted(segment.charge, _raw(case, segment, group, cell, None)) for cell in cells_of(segment)), ZERO
-    )
+    cells = cells_of(segment)
+    windows: list[datetime | None] = [None]
+    if segment.charge.buckets and segment.charge.buckets.take == "each":
+        own = [event for cell in cells for event in _own(segment, case.events, group, cell)]
+        windows = list({window_start(event.at, segment.charge.buckets.window) for event in own})
+    raw = [_raw(case, segment, group, cell, window) for cell in cells for window in windows]
+    quantity = sum((converted(segment.charge, each) for each in raw), ZERO)
     row.slices.append(trial_slice(Part(segment.start, ZERO, quantity, quantity, opens=False)))
     row.quantity += quantity
 

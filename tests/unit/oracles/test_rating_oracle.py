@@ -143,6 +143,15 @@ def test_a_trial_is_free_and_does_not_move_the_tiers() -> None:
     assert [(part.label, part.amount) for part in answer.rows[0].slices] == [("trial", 0), ("", 7)]
 
 
+def test_each_window_of_a_trial_is_converted_by_itself() -> None:
+    """As those that are paid for: 1 and 1 in boxes of 2, begun ones whole, are two boxes."""
+    charge = """{id: c, model: standard, meter: total, unit_price: 1, unit: {divide_by: 2, round: up, decimals: 0},
+                 buckets: {window: hour, take: each}}"""
+    events = [used("total", f"2024-01-{day}", 1) for day in ("10", "11")]
+    answer = bill([version(charge)], contract("{starts_on: 2024-01-01, trial_days: 14}"), *events)
+    assert [(row.quantity, row.gross) for row in answer.rows] == [(2, 0)]
+
+
 def test_recurring_starts_with_what_was_there() -> None:
     """5 seats that were carried over, less 2: 3 seats; a month later still 3."""
     charge = "{id: c, model: standard, meter: total, unit_price: 1, recurring: true}"

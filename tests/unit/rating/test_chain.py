@@ -259,3 +259,12 @@ def test_shares_add_up_and_are_near_their_proportion(groups: list[list[int]], am
         assert all(
             abs(share * whole - amount * weight) < max(whole, 1) for share, weight in zip(own, weights, strict=True)
         )
+
+
+def test_a_tie_of_remainders_goes_to_the_row_that_stands_first() -> None:
+    """3 of 4 yen are taken off two lines of 2: what a charge's minimum adds stands before the next charge."""
+    rows = [{"gross": "0"}, {"gross": "2", "term": 1}]
+    terms, level = [term(minimum_spend=2), term("e")], Level(maximum_spend=D(1))
+    found = chained(rows, terms, {"currency": "JPY", "plan": 0}, levels=[level])
+    assert found.lines.select("kind", "shared_minor").rows() == [("charge", 0), ("minimum_spend", -2), ("charge", -1)]
+    assert found.applied.select("line", "amount").rows() == [(1, -2), (2, -1)]

@@ -46,6 +46,13 @@ def test_published_fractions(policy: str, start: str, end: str, full: Days, expe
     assert fraction_of(policy, start, end, full) == expected
 
 
+def test_nothing_is_no_fraction_of_a_period() -> None:
+    """Also where last days count: a period that is all trial owes no commitment."""
+    full = whole("2026-01-01", "2026-02-01")
+    for policy in ("seconds", "days_half_open", "days_inclusive", "fixed_30"):
+        assert fraction_of(policy, "2026-01-15", "2026-01-15", full) == 0
+
+
 def test_seconds_know_the_hour_that_the_clock_skips() -> None:
     """In a month with a jump of the clock, its day is an hour shorter than others."""
     march, berlin = whole("2026-03-01", "2026-04-01"), ZoneInfo("Europe/Berlin")

@@ -97,6 +97,8 @@ PRO = "plans[1]"
         ("{divide_by: 1000, round: up}", "{divide_by: 1000, multiply_by: 2}", f"{PRO}.charges[2].unit"),
         ("{divide_by: 1000, round: up}", "{round: up}", f"{PRO}.charges[2].unit"),
         ("meter: gb, unit_price: 0, filters", "meter: calls, unit_price: 0, filters", f"{PRO}.charges[2].recurring"),
+        ("default_price: 0", "default_price: 0, buckets: {window: hour, take: time_weighted}", f"{PRO}.charges[9].buckets.take"),
+        ("meter: calls, dimensions: [region, size], default_price: 0, cells: [{when: {region: eu, size: [l, xl]}", "meter: gb, recurring: true, dimensions: [region], default_price: 0, cells: [{when: {region: eu}", f"{PRO}.charges[9].recurring"),
         ("take: percentile, percent: 95", "take: percentile", f"{PRO}.charges[4].buckets.percent"),
         ("take: percentile, percent: 95", "take: percentile, percent: 0", f"{PRO}.charges[4].buckets.percent"),
         ("take: percentile, percent: 95", "take: max, percent: 95", f"{PRO}.charges[4].buckets.percent"),
