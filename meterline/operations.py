@@ -33,6 +33,7 @@ from meterline.price_operations import (
     stored_books,
     validate_price_books,
 )
+from meterline.price_simulation import simulate_prices
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table, meter_table
@@ -166,7 +167,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
         import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
-        price_history,
+        price_history, simulate_prices,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}

@@ -68,6 +68,27 @@ def price_commands(
         """List who applied which version of a BOOK, or of all, and when."""
         run(data, "price_history", book=book)
 
+    @price.command("simulate")
+    @data_option
+    @click.argument("file", type=_file)
+    @click.option("--period", required=True, metavar="YYYY-MM", help="The month in which billing periods end.")
+    @click.option("--contracts", type=_file, help="Contracts for the new prices, as YAML; by default, those stored.")
+    @click.option("--limit", default=20, show_default=True, help="How many customers to show.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+    def simulate(data: Path, file: Path, period: str, contracts: Path | None, limit: int, as_json: bool) -> None:
+        """Rate a past month by a FILE and show what each customer would have paid more or less. Stores nothing."""
+        agreed = {"contracts_text": read(contracts), "contracts_file": str(contracts)} if contracts else {}
+        run(
+            data,
+            "simulate_prices",
+            text=read(file),
+            file=str(file),
+            period=period,
+            limit=limit,
+            as_json=as_json,
+            **agreed,
+        )
+
     @price.command("schema")
     @click.option("--contracts", "of_contracts", is_flag=True, help="Of contracts, instead of price books.")
     def schema(of_contracts: bool) -> None:
