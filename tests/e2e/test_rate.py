@@ -117,6 +117,7 @@ def told(
         ({}, ("--prepaid", "acme=0.001"), "--prepaid: acme: 0.001: allowed: an amount of USD, 0 or above, with at most 2 decimals"),
         ({}, ("--prepaid", "acme=-1"), "--prepaid: acme: -1: allowed: an amount of USD"),
         ({}, ("--prepaid", "nobody=1"), "--prepaid: nobody: 1: allowed: a customer with a contract or a plan of its own, and a billing period: acme, nordwind, zoe"),
+        ({"usage": USAGE.replace("1500,", "99999999999999999,"), "book": BOOK.replace("included: 1000, unit_price: {USD: 0.001", "unit_price: {USD: 2000")}, (), "more than 17 whole digits: overflow in decimal multiplication"),
         ({"days": ("--from", "2026-02-01", "--to", "2026-01-01")}, (), "--to: (the file): 2026-01-01: allowed: a day after --from, 2026-02-01"),
         ({"days": ("--from", "2025-11-01", "--to", "2026-01-01")}, (), "contract of zoe: no version of its price book is in force at"),
     ],
