@@ -68,7 +68,20 @@ def price_commands(
         """List who applied which version of a BOOK, or of all, and when."""
         run(data, "price_history", book=book)
 
-    @price.command("simulate")
+    @price.command("schema")
+    @click.option("--contracts", "of_contracts", is_flag=True, help="Of contracts, instead of price books.")
+    def schema(of_contracts: bool) -> None:
+        """Print the JSON Schema of a price book's file, for editors."""
+        click.echo(contracts_schema() if of_contracts else price_book_schema(), nl=False)
+
+    price.add_command(_simulation(run, data_option, read))
+    return price
+
+
+def _simulation(
+    run: Callable[..., None], data_option: Callable[..., Any], read: Callable[[Path], str]
+) -> click.Command:
+    @click.command("simulate")
     @data_option
     @click.argument("file", type=_file)
     @click.option("--period", required=True, metavar="YYYY-MM", help="The month in which billing periods end.")
@@ -89,13 +102,7 @@ def price_commands(
             **agreed,
         )
 
-    @price.command("schema")
-    @click.option("--contracts", "of_contracts", is_flag=True, help="Of contracts, instead of price books.")
-    def schema(of_contracts: bool) -> None:
-        """Print the JSON Schema of a price book's file, for editors."""
-        click.echo(contracts_schema() if of_contracts else price_book_schema(), nl=False)
-
-    return price
+    return simulate
 
 
 def _user() -> str:
