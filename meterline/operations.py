@@ -32,6 +32,7 @@ from meterline.price_operations import (
     stored_books,
     validate_price_books,
 )
+from meterline.price_simulation import simulate_prices
 from meterline.rendering import apply_seller, show_invoice
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
@@ -160,7 +161,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
         show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
-        price_history,
+        price_history, simulate_prices,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}

@@ -76,7 +76,35 @@ def price_commands(
 
         click.echo(contracts_schema() if of_contracts else price_book_schema(), nl=False)
 
+    price.add_command(_simulation(run, data_option, read))
     return price
+
+
+def _simulation(
+    run: Callable[..., None], data_option: Callable[..., Any], read: Callable[[Path], str]
+) -> click.Command:
+    @click.command("simulate")
+    @data_option
+    @click.argument("file", type=_file)
+    @click.option("--period", required=True, metavar="YYYY-MM", help="The month in which billing periods end.")
+    @click.option("--contracts", type=_file, help="Contracts for the new prices, as YAML; by default, those stored.")
+    @click.option("--limit", default=20, show_default=True, help="How many customers to show.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+    def simulate(data: Path, file: Path, period: str, contracts: Path | None, limit: int, as_json: bool) -> None:
+        """Rate a past month by a FILE and show what each customer would have paid more or less. Stores nothing."""
+        agreed = {"contracts_text": read(contracts), "contracts_file": str(contracts)} if contracts else {}
+        run(
+            data,
+            "simulate_prices",
+            text=read(file),
+            file=str(file),
+            period=period,
+            limit=limit,
+            as_json=as_json,
+            **agreed,
+        )
+
+    return simulate
 
 
 def _user() -> str:

@@ -57,8 +57,11 @@ def rate(
         bills = billed(answer.rated.charges, answer.books)
     except ConfigurationError:
         raise
-    except (LookupError, ValueError, ArithmeticError, PolarsError) as error:
+    except (LookupError, ValueError, ArithmeticError) as error:
         raise click.ClickException(str(error.args[0] if error.args else error)) from error
+    except PolarsError as error:  # what follows its first line is an expression of ours
+        why = f"a quantity or an amount needs more than 17 whole digits: {str(error).partition(chr(10))[0]}"
+        raise click.ClickException(why) from error
     write = {"table": as_text, "json": as_json, "csv": as_csv}[form]
     click.echo(write(answer, bills, explain=explain), nl=False)
     if form == "csv":

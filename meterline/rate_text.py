@@ -112,11 +112,13 @@ def _money(row: Mapping[str, Any], decimals: int) -> list[str]:
 def _slice(row: Mapping[str, Any], zone: ZoneInfo) -> str:
     """Where the price held, and the sum. A prorated quantity is shown with 9 decimals, and its amount is exact."""
     stretch = f"{_instant(row['from_at'], zone)}..{_instant(row['to_at'], zone)} v{row['book_version']}"
+    if row["label"] == "event bounds":  # the change of a sum, and nothing sold
+        return f"{stretch}: event bounds, {number_text(row['amount'])}"
     words = [f"{word}, " for word in (row["label"], _up_to(row["up_to"])) if word]
     flat = f" + {number_text(row['flat'])}" if row["flat"] else ""
     quantity, price, flat_, amount = (Fraction(row[name]) for name in ("quantity", "unit_price", "flat", "amount"))
     left = quantity * price + flat_ - amount
-    rest = "" if not left or row["label"] in {"trial", "event bounds"} else (
+    rest = "" if not left or row["label"] == "trial" else (
         " (prorated)" if abs(left) * 10**9 <= price else " (capped)"
     )  # fmt: skip
     sum_ = f"{number_text(row['quantity'])} x {number_text(row['unit_price'])}{flat} = {number_text(row['amount'])}"
@@ -128,8 +130,9 @@ def _up_to(bound: Decimal | None) -> str:
 
 
 def _discount(row: Mapping[str, Any]) -> str:
-    what = f"{row['step']} {row['discount']}" if row["discount"] else row["step"]
-    return f"{what.replace('_', ' ', 1)} of the {row['level']}: {number_text(row['amount'])}"
+    step = row["step"].replace("_", " ")
+    what = step if row["discount"] in {None, row["step"]} else f"{step} {row['discount']}"
+    return f"{what} of the {row['level']}: {number_text(row['amount'])}"
 
 
 def _tax(row: Mapping[str, Any], decimals: int) -> str:

@@ -98,9 +98,9 @@ def _csv(file: Path) -> Iterator[tuple[str, Any]]:
                 if row:
                     yield f"line {reader.line_num}", _nested(header, row)
         except (UnicodeDecodeError, csv.Error) as error:
-            why = f"{error.reason} in what follows" if isinstance(error, UnicodeDecodeError) else str(error)
+            why = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
             allowed = "allowed: CSV in UTF-8, with commas, and quotes around what has a comma"
-            raise ConfigurationError([Fault(str(file), f"line {reader.line_num}", why, allowed)]) from error
+            raise ConfigurationError([Fault(str(file), f"after line {reader.line_num}", why, allowed)]) from error
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
