@@ -3,28 +3,24 @@
 Nothing is stored. Owns that both ratings see the same usage: that of the month's bill, or all that has arrived.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, timedelta
-from itertools import pairwise
+from datetime import date, timedelta
 from typing import Any
 
 import orjson
 import polars as pl
 
-from aggregation.store import usage_between
 from invoicing import store as invoicing
 from meterline.output import Output, Table, Text
 from meterline.period import Period
 from meterline.rollups import whole_rollups
 from meterline.system import System
-from rating.books import Books, local_midnight
+from meterline.usage_for_rating import rated_chunks
+from rating.books import Books
 from rating.contract_faults import contract_faults
-from rating.frames import INSTANT
 from rating.rater import Basis, Rater
-from rating.schedules import Period as Billed
-from rating.schedules import Scheduler
-from schemas.charges import MatrixCharge, MeteredCharge, PercentageCharge
+from schemas.charge import Columns
 from schemas.configuration import ConfigurationError
 from schemas.contract import Contracts, parse_contracts
 from schemas.money import MINOR_UNITS, major
@@ -79,16 +75,14 @@ def simulate_prices(
         raise ConfigurationError(faults)
     sides = (_Side(Books(versions), agreed), then)
     aggregations = {meter.slug: meter.aggregation.value for meter in meters}
-    periods = [each for side in sides for each in _periods(side, after, through, aggregations)]
     cut = run.basis.cut if run and run.state == "posted" else ALL_EPOCHS
-    if not periods:
-        raise LookupError(f"no billing period ends in {period}")
+    nets = []
     with whole_rollups(app.database):
-        usage = usage_of(app, periods, cut)
-    nets = [
-        _nets(Rater(Basis(side.books, side.contracts, aggregations, after, through)).rate(usage).charges)
-        for side in sides
-    ]
+        for side in sides:
+            rater = Rater(Basis(side.books, side.contracts, aggregations, after, through, cut))
+            nets.append(_nets([chunk.charges for chunk in rated_chunks(app, meters, rater)]))
+    if not any(each.height for each in nets):
+        raise LookupError(f"no charge is of a billing period that ends in {period}")
     compared = differences(*nets)
     yield Text(text=_as_json(compared, limit)) if as_json else _table(compared, f"{period} by {new}", limit)
 
@@ -105,49 +99,6 @@ def _in_force_instead(versions: Iterable[PriceBook], new: PriceBook, after: date
     return [*kept, new.model_copy(update={"effective_at": from_, "existing_customers_at": None})]
 
 
-def _periods(side: _Side, after: date, through: date, aggregations: dict[str, str]) -> list[Billed]:
-    """The billing periods of all, each kind of contract once."""
-    scheduler = Scheduler(side.books, side.contracts, after=after, through=through, aggregations=aggregations)
-    schedules = {id(each): each for each in (scheduler.of(None), *map(scheduler.of, side.contracts.contracts))}
-    return [period for schedule in schedules.values() for period in schedule]
-
-
-def usage_of(app: System, periods: Iterable[Billed], cut: int) -> pl.DataFrame:
-    """The usage of billing periods as rating takes it (columns rating.frames.USAGE), of the epochs before the cut.
-
-    Added up between the instants at which a segment or a window of a charge ends. Raises ValueError for charges that
-    ask for more than is added up: dimensions, single events, windows of a minute, the level of the period before.
-    """
-    segments = [each for period in periods for each in period.segments]
-    charges = [each.charge for each in segments if isinstance(each.charge, MeteredCharge)]
-    if lacking := sorted({each.id for each in charges if _asks_for_more(each)}):
-        raise ValueError(
-            f"charges {', '.join(lacking)} cannot be simulated: their amounts need dimensions, single events, windows"
-            " of a minute or the level of the period before, which a month's sums lack; try them with `meterline rate`"
-        )
-    ends = {at for period in periods for at in (period.start_at, period.end_at)}
-    ends |= {local_midnight(day, period.zone) for period in periods for each in period.segments for day in each.days}
-    buckets = [each.buckets for each in charges if each.buckets]
-    if buckets:
-        hourly = any(each.window == "hour" or each.take == "time_weighted" for each in buckets)
-        step = timedelta(hours=1 if hourly else 24)
-        at = min(ends).astimezone(UTC).replace(hour=0)
-        while at < max(ends):
-            ends.add(at)
-            at += step
-    meters = app.log.meters()
-    return pl.concat(
-        usage_between(app.clickhouse, DEFAULT_TENANT, meters, start, end, cut).with_columns(at=pl.lit(start, INSTANT))
-        for start, end in pairwise(sorted(ends))
-    )
-
-
-def _asks_for_more(charge: MeteredCharge) -> bool:
-    by_dimension = charge.filters or charge.group_by or isinstance(charge, MatrixCharge)
-    by_minute = charge.buckets is not None and charge.buckets.window == "minute"
-    return bool(by_dimension or by_minute or charge.recurring or isinstance(charge, PercentageCharge))
-
-
 def differences(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
     """Columns customer, currency, before, after and difference, in minor units: the largest difference first.
 
@@ -160,9 +111,11 @@ def differences(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
     return both.sort(pl.col("difference").abs(), *_KEY, descending=[True, False, False])
 
 
-def _nets(charges: pl.DataFrame) -> pl.DataFrame:
+def _nets(charges: Sequence[pl.DataFrame]) -> pl.DataFrame:
     net = pl.col("amount_minor") + pl.col("shared_minor")
-    return charges.group_by(_KEY).agg(net=net.sum())
+    own = [each.select(*_KEY, net=net) for each in charges]
+    schema: Columns = {"customer": pl.String, "currency": pl.String, "net": pl.Int64}
+    return pl.concat([pl.DataFrame(schema=schema), *own]).group_by(_KEY).agg(pl.col("net").sum())
 
 
 def _totals(compared: pl.DataFrame) -> pl.DataFrame:
