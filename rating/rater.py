@@ -22,6 +22,8 @@ from rating.schedules import Scheduler
 from rating.wanted import wants_of, wants_of_others
 from rating.worded import charges_of, discounts_of, slices_of
 from schemas.contract import Contract, Contracts
+from schemas.invoice import Columns
+from schemas.money import QUANTITY
 from schemas.wanted import Want
 
 
@@ -165,8 +167,15 @@ def _placed(carried: pl.DataFrame | None, customers: Customers) -> pl.DataFrame 
 
 def _with_names(carried: pl.DataFrame, customers: Customers) -> pl.DataFrame:
     """Carried levels by customer and charge."""
+    if carried.is_empty():
+        return pl.DataFrame(schema=_CARRIED)
     named = carried.join(_slots(customers), on=["place", "slot"], maintain_order="left")
     return named.select("customer", "charge", "group", "cell", "quantity")
+
+
+_CARRIED: Columns = {
+    "customer": pl.String, "charge": pl.String, "group": pl.String, "cell": pl.Int32, "quantity": QUANTITY,
+}  # fmt: skip
 
 
 def _slots(customers: Customers) -> pl.DataFrame:
