@@ -10,6 +10,7 @@ charges must be the same. (c) runs in processes of their own, so that each has a
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -141,16 +142,16 @@ def from_rollups(customers: int, subjects_at_once: int = 100_000) -> dict[str, A
             fill_s, _ = _timed(lambda: _fill(client, customers))
             filled_mib = peak_memory_mib()
             lines, chunks, told = 0, 0, []
-            started_s = time.perf_counter()
+            started_s, started_cpu_s = time.perf_counter(), time.process_time()
             for rated in _chunks(client, customers, subjects_at_once):
                 lines, chunks = lines + rated.charges.height, chunks + 1
                 told.append(int(rated.charges["amount_minor"].sum()))
-            seconds = time.perf_counter() - started_s
+            seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
         finally:
             client.close()
     return {
         "customers": customers, "lines": lines, "chunks": chunks, "fill_s": round(fill_s, 1),
-        "seconds": round(seconds, 1), "lines_per_second": round(lines / seconds),
+        "seconds": round(seconds, 1), "cpu_s": round(cpu_s, 1), "lines_per_second": round(lines / seconds),
         "filled_memory_mib": filled_mib, "peak_memory_mib": peak_memory_mib(), "total_minor": sum(told),
     }  # fmt: skip
 
@@ -179,6 +180,7 @@ def run(lines: int, customers: int) -> dict[str, Any]:
     """All of it; the parameters, rates, peak memory and digests."""
     once, twice = (in_a_process(each) for each in (customers, 2 * customers))
     return {
+        "load_average": round(os.getloadavg()[0], 1),
         "threads": pl.thread_pool_size(),
         "tiers_lines_per_second": round(tiers_alone(lines)),
         **whole_rater(lines),
