@@ -53,11 +53,13 @@ def flat_slices(segments: pl.DataFrame, terms: Sequence[Term]) -> Priced:
     price = pl.when("trial").then(pl.lit(0, PRICE)).otherwise(price)
     numerator, denominator = (pl.col(name).cast(pl.Int128) for name in ("numerator", "denominator"))
     worth = pl.col("unit_price").to_physical() * numerator
-    segments = segments.with_columns(unit_price=price).with_columns(worth=worth.cum_sum().over("row"))
-    _in_bounds(segments)
+    lone = segments["row"].n_unique() == segments.height  # a segment a row: nothing runs on, and windows are slow
+    running_worth = worth if lone else worth.cum_sum().over("row")
+    segments = segments.with_columns(unit_price=price).with_columns(worth=running_worth)
+    _in_bounds(segments, lone=lone)
     running = _divided_to_units(pl.col("worth"), denominator)
     segments = segments.with_columns(running=running)
-    before = pl.col("running").shift(1, fill_value=0).over("row")
+    before = pl.lit(0, pl.Int128) if lone else pl.col("running").shift(1, fill_value=0).over("row")
     segments = segments.with_columns(amount=in_units(pl.col("running") - before))
     slices = (
         segments.lazy()
@@ -75,10 +77,10 @@ def flat_slices(segments: pl.DataFrame, terms: Sequence[Term]) -> Priced:
     return Priced(slices.select(*SLICES).collect(), segments["amount"])
 
 
-def _in_bounds(segments: pl.DataFrame) -> None:
+def _in_bounds(segments: pl.DataFrame, *, lone: bool) -> None:
     """Fractions are none below 0 and small enough for 128 bits: a fault of ours else."""
     assert segments["unit_price"].null_count() == 0, "a segment of a charge that is not flat"
-    whole = segments.select(pl.col("numerator").sum().over("row"))["numerator"]
+    whole = segments["numerator"] if lone else segments.select(pl.col("numerator").sum().over("row"))["numerator"]
     for numbers, least in ((segments["numerator"], 0), (segments["denominator"], 1), (whole, 0)):
         assert numbers.is_between(least, FRACTION_MAX - 1).all(), f"a fraction beyond {FRACTION_MAX}"
 

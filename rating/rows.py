@@ -52,14 +52,26 @@ def priced_rows(
     rows, parts = _with_flat(used.rows, used.parts, customers)
     amounts = price(parts, customers.segments, customers.charges)
     parts = parts.with_columns(amounts.amounts.alias("amount"))
-    rows = rows.with_columns(parts.group_by("row", maintain_order=True).agg(gross=pl.col("amount").sum())["gross"])
-    key = ("place", "period_start", "slot")
-    paid = pl.when("trial").then(0).otherwise("numerator").sum()
-    in_force = customers.segments.group_by(key, maintain_order=True).agg(
-        pl.col("term").last(), numerator=paid, denominator=pl.col("denominator").first()
-    )
-    rows = rows.join(in_force, on=key, how="left", maintain_order="left").select(*CHARGE_ROWS)
+    if parts.height == rows.height:  # a part a row, and rows are numbered in their order
+        gross = parts["amount"].alias("gross")
+    else:
+        gross = parts.group_by("row", maintain_order=True).agg(gross=pl.col("amount").sum())["gross"]
+    rows = _in_force(rows.with_columns(gross), parts, customers.segments).select(*CHARGE_ROWS)
     return Priced(rows, parts, amounts.slices, used.unassigned, used.carried)
+
+
+def _in_force(rows: pl.DataFrame, parts: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
+    """The rows with `term`, `numerator` and `denominator`: by a join, or without where no charge has two segments."""
+    key = ("place", "period_start", "slot")
+    paid = pl.when("trial").then(0).otherwise("numerator")
+    again = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in key)
+    if parts.height == rows.height and not segments.select(again.any()).item():
+        own = segments.select("term", "denominator", numerator=paid)
+        return rows.hstack([own[name].gather(parts["segment"]) for name in own.columns])
+    in_force = segments.group_by(key, maintain_order=True).agg(
+        pl.col("term").last(), numerator=paid.sum(), denominator=pl.col("denominator").first()
+    )
+    return rows.join(in_force, on=key, how="left", maintain_order="left")
 
 
 def _with_flat(rows: pl.DataFrame, parts: pl.DataFrame, customers: Customers) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -19,10 +19,13 @@ def test_the_import_benchmark_counts_every_flight() -> None:
 
 
 def test_the_rating_benchmark_agrees_with_its_oracle() -> None:
-    """Two runs give the same charges; the benchmark itself holds them against the slow oracle."""
-    first, second = rating.run(5000), rating.run(5000)
-    assert first["lines"] >= 5000
+    """Two runs give the same charges, the benchmark itself holds them against the slow oracle; chunks have them all."""
+    first, second = (rating.whole_rater(rating.SMOKE_LINES) for _ in range(2))
+    assert first["lines"] >= rating.SMOKE_LINES
     assert first["digest"] == second["digest"]
+    assert rating.tiers_alone(rating.SMOKE_LINES) > 0
+    in_chunks = rating.in_a_process(rating.SMOKE_LINES // 5)
+    assert (in_chunks["lines"], in_chunks["total_minor"]) == (first["lines"], first["total_minor"])
 
 
 def test_the_stream_benchmark_finds_what_its_oracle_finds_with_every_system() -> None:
