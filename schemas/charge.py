@@ -38,7 +38,7 @@ CHARGES: Columns = {
     "amount": AMOUNT,  # gross and discount, exactly
     "amount_minor": pl.Int64,  # the amount rounded to the currency's minor unit
     "shared_minor": pl.Int64,  # its share of what plan and contract take off: 0 or below
-    "net_minor": pl.Int64,  # what is left to pay: amount_minor, shared_minor and credit_minor
+    "net_minor": pl.Int64,  # amount_minor, shared_minor and credit_minor
     "credit_minor": pl.Int64,  # its share of prepaid credits: 0 or below
     "tax_base_minor": pl.Int64,
     "tax_code": pl.String,  # null: the book's own tax rule
