@@ -117,7 +117,7 @@ def books(
         if version > 1:
             dates = {"effective_at": draw(st.sampled_from(days)).isoformat()}
             if draw(st.booleans()):
-                dates["existing_customers_at"] = draw(st.sampled_from(days)).isoformat()
+                dates["existing_customers_at"] = max(draw(st.sampled_from(days)).isoformat(), dates["effective_at"])
         versions.append(PriceBook.model_validate({**same, "version": version, **dates, "tax": tax, "plans": plans}))
     return versions
 
