@@ -14,7 +14,7 @@ from aggregation.store import has_late_usage
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
 from invoicing.journal import journal
-from meterline.billable import billable, ended_everywhere, invoice_tax
+from meterline.billable import billable, ended_everywhere, invoice_tax, refuse_recurring
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rollups import whole_rollups
@@ -151,6 +151,7 @@ def _rate(
         yield Progress(step="rate", done=done, total=len(periods))
         name, cut = str(each), run.basis.cut
         rater = terms.rater(each, own[name], cut, advance=each == month)
+        refuse_recurring(rater.charges)
         rated[name] = [*rated_chunks(app, terms.meters, rater)]
         bases[name] = replace(own[name].basis, cut=cut, contracts_digest=terms.contracts.digest)
     yield Progress(step="rate", done=len(periods), total=len(periods))

@@ -48,16 +48,27 @@ def rated_in_chunks(
         chunk = billed[at : at + contracts_at_once]
         contracts = [contract for _, contract in chunk]
         wants = together(want for own, _ in chunk for want in own)
-        yield rater.rate(usage(wants, _subjects(contracts)), contracts, carried=carried, prepaid=prepaid)
+        own = _levels_of(carried, contracts)
+        yield rater.rate(usage(wants, _subjects(contracts)), contracts, carried=own, prepaid=prepaid)
     idle = [contract for _, contract in wanted if not rater.bills(contract)]
     for at in range(0, len(idle), contracts_at_once):
         contracts = idle[at : at + contracts_at_once]
-        yield rater.rate(usage(of_others, _subjects(contracts)), contracts, carried=carried, prepaid=prepaid)
+        own = _levels_of(carried, contracts)
+        yield rater.rate(usage(of_others, _subjects(contracts)), contracts, carried=own, prepaid=prepaid)
     # 2. subjects without a contract
     names = pl.Series(sorted(rater.basis.contracts.names), dtype=pl.String).implode()
     for each in ranges(of_others, subjects_at_once):
-        own = usage(of_others, each).filter(~pl.col("subject").is_in(names))
-        yield rater.rate(own, [], carried=carried, prepaid=prepaid)
+        used = usage(of_others, each).filter(~pl.col("subject").is_in(names))
+        own = None if carried is None else carried.filter(pl.col("customer").is_in(used["subject"].implode()))
+        yield rater.rate(used, [], carried=own, prepaid=prepaid)
+
+
+def _levels_of(carried: pl.DataFrame | None, contracts: Sequence[Contract]) -> pl.DataFrame | None:
+    """Of carried levels, those of these contracts: a rating gives back what it was given and did not use."""
+    if carried is None:
+        return None
+    customers = pl.Series([contract.customer for contract in contracts], dtype=pl.String)
+    return carried.filter(pl.col("customer").is_in(customers.implode()))
 
 
 def _subjects(contracts: Sequence[Contract]) -> list[str]:

@@ -18,9 +18,10 @@ from rating.combining import combined
 from rating.customers import Customers, customers_of
 from rating.levels import CARRIED
 from rating.rows import Priced, priced_rows
-from rating.schedules import Scheduler
+from rating.schedules import Period, Scheduler
 from rating.wanted import wants_of, wants_of_others
 from rating.worded import charges_of, discounts_of, slices_of
+from schemas.charges import Charge
 from schemas.contract import Contract, Contracts
 from schemas.wanted import Want
 
@@ -75,12 +76,21 @@ class Rater:
         )
 
     @property
+    def charges(self) -> list[Charge]:
+        """The charges of all billing periods, as their terms have them."""
+        return [segment.charge for period in self._periods for segment in period.segments]
+
+    @property
     def span(self) -> tuple[datetime, datetime] | None:
         """From the first start to the last end of all billing periods; None when there is none."""
-        every = [*self.basis.contracts.contracts, None]
-        periods = {id(schedule): schedule for schedule in map(self._scheduler.of, every)}.values()
-        bounds = [(period.start_at, period.end_at) for schedule in periods for period in schedule]
+        bounds = [(period.start_at, period.end_at) for period in self._periods]
         return (min(start for start, _ in bounds), max(end for _, end in bounds)) if bounds else None
+
+    @property
+    def _periods(self) -> list[Period]:
+        every = [*self.basis.contracts.contracts, None]
+        schedules = {id(schedule): schedule for schedule in map(self._scheduler.of, every)}.values()
+        return [period for schedule in schedules for period in schedule]
 
     def wants(self, contract: Contract) -> tuple[Want, ...]:
         """The usage that the charges of a contract look at; none where it has no billing period in question."""

@@ -120,7 +120,11 @@ def test_the_order_of_rows_changes_nothing(
 @given(some_events, cuts)
 @settings(max_examples=30, deadline=None)
 def test_segments_add_up_to_the_period(rows: list[Event], bounds: list[int]) -> None:
-    """What a period sells does not depend on where it is cut, as long as nothing is below 0."""
+    """What a period sells does not depend on where it is cut, as long as nothing is below 0.
+
+    A level counts from its window's start on, so for levels it is cut at full hours: within one, a cut is its start.
+    """
+    hours = sorted({bound // 4 * 4 for bound in bounds} - {0})
     positive = [(quarter, abs(value), *rest) for quarter, value, *rest in rows]
     for keys in (
         {},
@@ -132,7 +136,7 @@ def test_segments_add_up_to_the_period(rows: list[Event], bounds: list[int]) -> 
         },
     ):
         whole = found(uses(positive), segments([]), [standard(**keys)])
-        cut = found(uses(positive), segments(bounds), [standard(**keys)])
+        cut = found(uses(positive), segments(hours if "buckets" in keys else bounds), [standard(**keys)])
         assert sum(row[1] for row in told(cut)) == told(whole)[0][1]
 
 
