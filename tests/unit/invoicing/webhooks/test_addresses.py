@@ -62,7 +62,7 @@ def test_nothing_that_the_standard_library_calls_private_is_public(address: IPv4
     parsed = ip_address(str(address))
     if is_public(str(address)):
         assert not parsed.is_private
-        assert not (parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.is_reserved)
+        assert not any((parsed.is_loopback, parsed.is_link_local, parsed.is_multicast, parsed.is_reserved))
 
 
 @pytest.mark.parametrize(
