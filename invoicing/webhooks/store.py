@@ -179,7 +179,8 @@ def redeliver_since(
     Also what came while it was disabled, or was not there yet. What is on its way already is left alone, and what has
     arrived too, unless that is asked for.
     """
-    which = """o.emitted_at >= :since AND o.type <> :test AND (cardinality(CAST(:types AS text[])) = 0 OR o.type = ANY (:types))"""
+    which = """o.emitted_at >= :since AND o.type <> :test
+               AND (cardinality(CAST(:types AS text[])) = 0 OR o.type = ANY (:types))"""
     states = "d.state <> 'pending'" if also_delivered else "d.state IN ('failed', 'cancelled')"
     return _send_again(
         connection, to, which, states, now,
