@@ -16,10 +16,12 @@ from meterline.embedded import InUseError, embedded, server_of
 from meterline.key_commands import key_commands, listening_options
 from meterline.operations import outputs_of
 from meterline.output import Failure, Output, decode
+from meterline.publisher import run_publisher
 from meterline.server import Listening
 from meterline.server import serve as run_server
 from meterline.system import connected
 from meterline.terminal import errors, render
+from meterline.webhook_commands import outbox_commands, webhook_commands
 from schemas.configuration import ConfigurationError, Fault
 from stores.servers import Servers, servers_of
 
@@ -276,7 +278,14 @@ def run(data: Path, operation: str, **parameters: Any) -> None:
         render(outputs_of(app, operation, parameters))
 
 
+def _publish(*, once: bool, partitions: int, replication: int) -> None:
+    logging.getLogger("meterline").setLevel(logging.INFO)
+    sys.exit(run_publisher(_servers(), once=once, partitions=partitions, replication=replication))
+
+
 cli.add_command(key_commands(run, data_option))
+cli.add_command(webhook_commands(run, data_option))
+cli.add_command(outbox_commands(run, data_option, _publish))
 
 
 def _servers() -> Servers:

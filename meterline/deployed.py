@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,6 +30,8 @@ from meterline.known_keys import KnownKeys
 from meterline.meters_api import meter_routes
 from meterline.rollups import backfills_of
 from meterline.server import Listening, Server
+from meterline.webhooks import private_allowed
+from meterline.webhooks_api import webhook_routes
 from schemas.log import Limits
 from stores.api_keys import look_up
 from stores.clickhouse import Clients, open_clickhouse
@@ -176,6 +179,7 @@ def gateway(
             *gateway_routes(group_commit, lambda: limits, listening.rates),
             *key_routes(database),
             *meter_routes(log),
+            *webhook_routes(database, private=private_allowed(os.environ)),
             *(usage.routes() if usage else []),
             Route("/healthz", health),
             Route("/readyz", ready),

@@ -28,6 +28,7 @@ from meterline.period import Period
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table, meter_table
+from meterline.webhooks import WEBHOOK_OPERATIONS
 from schemas.configuration import ConfigurationError, faults_of
 from schemas.contract import contract_faults, parse_contracts
 from schemas.log import DEFAULT_TENANT, Flush
@@ -166,7 +167,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     for operation in (
         import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
-        create_key, list_keys, revoke_key, limit_tenant,
+        create_key, list_keys, revoke_key, limit_tenant, *WEBHOOK_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}
