@@ -95,7 +95,7 @@ def _delivery_commands(webhooks: click.Group, run: Callable[..., None], data_opt
     @data_option
     @_tenant
     @_endpoint
-    @click.argument("event_id", metavar="EVENT", required=False)
+    @click.argument("event_id", metavar="[EVENT]", required=False)
     @click.option("--since", metavar="INSTANT", help="All that did not arrive, such as since 2026-01-31T12:00:00Z.")
     @click.option("--also-delivered", is_flag=True, help="With --since: also what arrived.")
     def redeliver(data: Path, webhook_id: str, **which: Any) -> None:
