@@ -21,6 +21,7 @@ from aiohttp import AddrInfoType
 from yarl import URL
 
 from invoicing.deliveries import store
+from invoicing.deliveries.metrics import ATTEMPT_SECONDS, ATTEMPTS, IN_HAND
 from invoicing.outbox import store as outbox
 from invoicing.webhooks.addresses import is_public, url_fault
 from invoicing.webhooks.retries import CONCURRENCY, Attempt, retry_after_s
@@ -36,6 +37,7 @@ ANSWER_LENGTH_MAX = 500  # that are kept
 IN_HAND_MAX = 1_000
 POLL_INTERVAL = timedelta(milliseconds=500)
 AWAY_INTERVAL = timedelta(seconds=2)
+GATHER_INTERVAL = timedelta(milliseconds=10)  # that the first of many answers waits for others
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class Sender:
         self._forget(done)
         for claimed in claims:
             self._in_hand[asyncio.create_task(self._attempt(claimed))] = claimed
+        IN_HAND.set(len(self._in_hand))
         return moved or bool(claims)
 
     def _forget(self, done: Iterable[asyncio.Task[Attempt]]) -> None:
@@ -127,16 +130,14 @@ class Sender:
     def _turn(
         self, done: list[tuple[store.Claimed, Attempt]], waiting: Counter[str]
     ) -> tuple[bool, list[store.Claimed]]:
-        now = self._now()
-        with self._database.begin() as connection:
-            store.record(connection, done, now=now)
+        now, looked_at = self._now(), 0
         with self._database.connect() as connection:
             behind = outbox.behind(connection, store.CONSUMER)
-        looked_at = 0
         for tenant in behind:
             with self._database.begin() as connection:
                 looked_at += store.fan_out(connection, tenant, now=now)
-        with self._database.begin() as connection:
+        with self._database.begin() as connection:  # one commit for both: it is what a turn waits for
+            store.record(connection, done, now=now)
             claims = store.claim(connection, waiting, IN_HAND_MAX - waiting.total(), now=now)
         return bool(done) or looked_at > 0, claims
 
@@ -152,8 +153,10 @@ class Sender:
         if not self._in_hand:
             return 0
         timeout = within.total_seconds() if within else None
-        done, _ = await asyncio.wait(self._in_hand, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return len(done)
+        await asyncio.wait(self._in_hand, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if len(self._in_hand) > CONCURRENCY:
+            await asyncio.sleep(GATHER_INTERVAL.total_seconds())
+        return len([task for task in self._in_hand if task.done()])
 
     async def _attempt(self, claimed: store.Claimed) -> Attempt:
         turns = self._turns.setdefault(claimed.endpoint_id, asyncio.Semaphore(CONCURRENCY))
@@ -164,7 +167,10 @@ class Sender:
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 status, wait_s, answer = None, None, f"{type(error).__name__}: {error}"
             duration_ms = (time.monotonic_ns() - started_ns) // 1_000_000
-            return Attempt(at, status, wait_s, duration_ms, _kept(answer))
+            attempt = Attempt(at, status, wait_s, duration_ms, _kept(answer))
+            ATTEMPTS.labels(attempt.outcome.value).inc()
+            ATTEMPT_SECONDS.observe(duration_ms / 1000)
+            return attempt
 
     async def _ask(self, claimed: store.Claimed, at: datetime) -> tuple[int, int | None, str]:
         assert self._http

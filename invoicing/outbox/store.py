@@ -77,7 +77,8 @@ def emit_frame(connection: sa.Connection, events: pl.DataFrame) -> int:
         with connection.begin_nested():
             _copy(connection, "outbox", numbered.select(*EVENTS, "sequence"))
             fresh = wanted.group_by("tenant").len().rows()
-    except psycopg.errors.UniqueViolation:  # some of them are there: that costs more, and is rare
+    except (psycopg.errors.UniqueViolation, psycopg.errors.FeatureNotSupported):
+        # Some of them are there; or we act for a tenant, and COPY does not know row-level security. It costs more.
         fresh = _emit_missing(connection, wanted)
     for tenant, count in fresh:
         connection.execute(sa.text(_ADVANCE), {"tenant": tenant, "count": count})

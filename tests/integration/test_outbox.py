@@ -1,7 +1,9 @@
 """The outbox on a real PostgreSQL: with its effect or not at all, once, and in the order of commits."""
 
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from threading import Barrier
@@ -168,3 +170,32 @@ def test_what_was_emitted_stays(database: sa.Engine, statement: str) -> None:
         emit(connection, "acme", [closed(1)])
     with pytest.raises(sa.exc.DBAPIError, match="refused"), database.begin() as connection:
         connection.execute(sa.text(statement))
+
+
+@contextmanager
+def acting(database: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that acts for acme."""
+    with database.begin() as connection:
+        connection.execute(sa.text("SET LOCAL ROLE meterline_app; SET LOCAL meterline.tenant = 'acme'"))
+        yield connection
+
+
+def test_who_acts_for_a_tenant_reaches_its_rows_alone(database: sa.Engine) -> None:
+    """Row-level security: the others' events and keys are not there, and none is added for them."""
+    with database.begin() as connection:
+        emit(connection, "other", [closed(1)])
+    with acting(database) as connection:
+        assert emit(connection, "acme", [closed(1)]) == 1
+        assert emit_frame(connection, frame(closed(1), closed(2))) == 1
+        assert [each.tenant for each in store.events_after(connection, "other", 0, 10)] == []
+        for table in ("outbox", "outbox_tenants"):
+            assert set(connection.execute(sa.text(f"SELECT tenant FROM {table}")).scalars()) == {"acme"}
+    for attempt in (
+        lambda c: emit(c, "other", [closed(2)]),
+        lambda c: c.execute(sa.text("INSERT INTO idempotency_keys VALUES ('other', 'k', 'h', false, now())")),
+        lambda c: c.execute(sa.text("SELECT * FROM outbox_positions")),
+        lambda c: c.execute(sa.text("DELETE FROM outbox")),
+    ):
+        with pytest.raises(sa.exc.DBAPIError), acting(database) as connection:
+            attempt(connection)
+    assert [each.version for each in stored(database)] == [1, 2]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from invoicing.deliveries import store as deliveries
 from invoicing.deliveries.app import Sender
@@ -122,7 +123,10 @@ def test_events_arrive_signed_at_the_endpoints_that_want_them(database: sa.Engin
         )
         closed = stage.emit(3)
         (opened,) = stage.emit(kind=EventType.PERIOD_REOPENED)
+        before = REGISTRY.get_sample_value("meterline_webhook_attempts_total", {"outcome": "arrived"}) or 0
         assert await stage.sender.send_due() == 5
+        assert REGISTRY.get_sample_value("meterline_webhook_attempts_total", {"outcome": "arrived"}) == before + 5
+        assert REGISTRY.get_sample_value("meterline_webhooks_in_hand") == 0
         assert await stage.sender.send_due() == 0
         assert [each.id for each in stage.receiver.of("/all")] == [*closed, opened]
         assert [each.id for each in stage.receiver.of("/some")] == [opened]

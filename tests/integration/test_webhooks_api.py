@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from invoicing.deliveries.app import Sender
 from invoicing.outbox.store import emit
-from meterline.access import Keys, guarded
+from meterline.access import RULES, Keys, guarded, path_of
 from meterline.keys import make_key
 from meterline.known_keys import KnownKeys
 from meterline.webhooks_api import webhook_routes
@@ -130,6 +130,18 @@ def test_what_is_no_endpoint_is_refused(client: Client, body: Any, detail: str) 
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
     assert detail in answer.json()["detail"]
     assert client.ask("GET", HOOKS).json() == {"items": []}
+
+
+def test_every_route_was_decided_on(database: sa.Engine) -> None:
+    """Who may call it: none is left to the rule for what was forgotten."""
+    named = {
+        f"{method} {path_of(route)}"
+        for route in webhook_routes(database)
+        for method in route.methods or ()
+        if method != "HEAD"
+    }
+    assert named == {name for name in RULES if "/billing/" in name and ("webhooks" in name or "events" in name)}
+    assert all(RULES[name].every_tenant for name in named)
 
 
 def test_a_tenant_sees_its_own_and_needs_the_scope(client: Client, database: sa.Engine) -> None:

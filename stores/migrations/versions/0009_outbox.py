@@ -1,6 +1,7 @@
 """The outbox, webhook endpoints with their deliveries, and idempotency keys.
 
-Owns that an event stays as it was emitted, and that an idempotency key without its answer is never committed.
+Owns that an event stays as it was emitted, that an idempotency key without its answer is never committed, and that who
+acts for a tenant reaches that tenant's rows alone.
 """
 
 from alembic import op
@@ -140,8 +141,36 @@ CREATE TRIGGER answered_for_good BEFORE UPDATE ON idempotency_keys FOR EACH ROW 
     EXECUTE FUNCTION refuse_posted_change('an answer that was given stays as it is');
 """
 
+_TENANTS = """
+-- Who acts for one tenant, named by the setting meterline.tenant, sees and writes that tenant's rows alone. The owner
+-- of the tables, who publishes for all of them, is not bound by it.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'meterline_app') THEN
+        BEGIN
+            CREATE ROLE meterline_app NOLOGIN;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- another database of this server was faster
+        END;
+    END IF;
+    FOREACH name IN ARRAY ARRAY['outbox', 'outbox_tenants', 'webhook_endpoints', 'webhook_secrets',
+            'webhook_deliveries', 'webhook_attempts', 'idempotency_keys'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE format('CREATE POLICY of_the_tenant ON %I
+            USING (tenant = (SELECT current_setting(''meterline.tenant'', true)))
+            WITH CHECK (tenant = (SELECT current_setting(''meterline.tenant'', true)))', name);
+    END LOOP;
+END $$;
+GRANT USAGE ON SCHEMA public TO meterline_app;
+GRANT SELECT, INSERT ON outbox TO meterline_app;
+GRANT SELECT, INSERT, UPDATE ON outbox_tenants, webhook_endpoints, webhook_deliveries TO meterline_app;
+GRANT SELECT ON webhook_attempts TO meterline_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON webhook_secrets, idempotency_keys TO meterline_app;
+"""
+
 
 def upgrade() -> None:
     """Create the tables of the outbox, of webhooks and of idempotency keys."""
-    for statements in (_OUTBOX, _WEBHOOKS, _KEYS):
+    for statements in (_OUTBOX, _WEBHOOKS, _KEYS, _TENANTS):
         op.execute(statements)
