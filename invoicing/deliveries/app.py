@@ -24,7 +24,7 @@ from invoicing.deliveries import store
 from invoicing.deliveries.metrics import ATTEMPT_SECONDS, ATTEMPTS, IN_HAND
 from invoicing.outbox import store as outbox
 from invoicing.webhooks.addresses import is_public, url_fault
-from invoicing.webhooks.retries import CONCURRENCY, Attempt, retry_after_s
+from invoicing.webhooks.retries import CONCURRENCY, Attempt, paused_until, retry_after_s
 from invoicing.webhooks.signatures import signed_headers
 from schemas.domain_event import StoredEvent
 
@@ -60,8 +60,10 @@ class Sender:
         self._private_allowed = private_allowed
         self._now = now
         self._http: aiohttp.ClientSession | None = None
-        self._in_hand: dict[asyncio.Task[Attempt], store.Claimed] = {}
+        self._in_hand: dict[asyncio.Task[Attempt | None], store.Claimed] = {}
         self._turns: dict[str, asyncio.Semaphore] = {}
+        self._left_alone: dict[str, datetime] = {}
+        """Until when endpoints get nothing of what is in hand for them, because they just said so."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -108,8 +110,10 @@ class Sender:
         """Note the answers that came, make deliveries of new events, and begin what is due; whether anything moved."""
         done = {task: claimed for task, claimed in self._in_hand.items() if task.done()}
         waiting = Counter(claimed.endpoint_id for task, claimed in self._in_hand.items() if task not in done)
-        answers = [(claimed, task.result()) for task, claimed in done.items()]
-        turning = asyncio.create_task(asyncio.to_thread(self._turn, answers, waiting))
+        results = [(claimed, task.result()) for task, claimed in done.items()]
+        answers = [(claimed, attempt) for claimed, attempt in results if attempt]
+        unsent = [claimed for claimed, attempt in results if not attempt]
+        turning = asyncio.create_task(asyncio.to_thread(self._turn, answers, unsent, waiting))
         try:
             moved, claims = await asyncio.shield(turning)
         except asyncio.CancelledError:  # the thread goes on all the same, and what it claims would wait for its lease
@@ -118,17 +122,18 @@ class Sender:
             await asyncio.to_thread(self._give_back, claims)
             raise
         self._forget(done)
+        self._left_alone = {each: until for each, until in self._left_alone.items() if each in waiting}
         for claimed in claims:
             self._in_hand[asyncio.create_task(self._attempt(claimed))] = claimed
         IN_HAND.set(len(self._in_hand))
         return moved or bool(claims)
 
-    def _forget(self, done: Iterable[asyncio.Task[Attempt]]) -> None:
+    def _forget(self, done: Iterable[asyncio.Task[Attempt | None]]) -> None:
         for task in done:
             del self._in_hand[task]
 
     def _turn(
-        self, done: list[tuple[store.Claimed, Attempt]], waiting: Counter[str]
+        self, done: list[tuple[store.Claimed, Attempt]], unsent: list[store.Claimed], waiting: Counter[str]
     ) -> tuple[bool, list[store.Claimed]]:
         now, looked_at = self._now(), 0
         with self._database.connect() as connection:
@@ -138,6 +143,7 @@ class Sender:
                 looked_at += store.fan_out(connection, tenant, now=now)
         with self._database.begin() as connection:  # one commit for both: it is what a turn waits for
             store.record(connection, done, now=now)
+            store.release(connection, unsent, now=now)
             claims = store.claim(connection, waiting, IN_HAND_MAX - waiting.total(), now=now)
         return bool(done) or looked_at > 0, claims
 
@@ -158,10 +164,13 @@ class Sender:
             await asyncio.sleep(GATHER_INTERVAL.total_seconds())
         return len([task for task in self._in_hand if task.done()])
 
-    async def _attempt(self, claimed: store.Claimed) -> Attempt:
+    async def _attempt(self, claimed: store.Claimed) -> Attempt | None:
+        """Send a webhook when it is its turn; None when the endpoint wants to be left alone by then."""
         turns = self._turns.setdefault(claimed.endpoint_id, asyncio.Semaphore(CONCURRENCY))
         async with turns:
             at, started_ns = self._now(), time.monotonic_ns()
+            if at < self._left_alone.get(claimed.endpoint_id, at):
+                return None
             try:
                 status, wait_s, answer = await self._ask(claimed, at)
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -170,6 +179,8 @@ class Sender:
             attempt = Attempt(at, status, wait_s, duration_ms, _kept(answer))
             ATTEMPTS.labels(attempt.outcome.value).inc()
             ATTEMPT_SECONDS.observe(duration_ms / 1000)
+            if until := paused_until(attempt, at):
+                self._left_alone[claimed.endpoint_id] = until
             return attempt
 
     async def _ask(self, claimed: store.Claimed, at: datetime) -> tuple[int, int | None, str]:

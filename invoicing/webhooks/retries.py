@@ -88,7 +88,7 @@ def next_attempt(history: Sequence[Attempt], now: datetime, *, seed: str = "") -
 
 def paused_until(attempt: Attempt, now: datetime) -> datetime | None:
     """Until when an endpoint that answered so, now, is left alone altogether; None: it is not."""
-    if attempt.outcome is not Outcome.OVERLOADED:
+    if attempt.outcome not in {Outcome.OVERLOADED, Outcome.GONE}:
         return None
     return now + (_asked_for(attempt) or SLOW_DOWN)
 

@@ -190,6 +190,12 @@ def test_an_endpoint_that_says_gone_is_disabled_at_once(database: sa.Engine) -> 
         assert stage.known(gone).disabled_reason == "it answered 410 Gone"
         missed = stage.emit(2)
         assert await stage.sender.send_due() == 0
+        many = stage.endpoint("/many")
+        stage.receiver.answers["/many"] = answering(410)
+        stage.emit(100, kind=EventType.PERIOD_REOPENED)
+        await stage.sender.send_due()
+        assert 1 <= len(stage.receiver.of("/many")) <= 16
+        assert stage.known(many).state == "disabled"
         with database.begin() as connection:
             again = store.change_endpoint(
                 connection, stage.known(gone), EndpointChange(state="enabled"), now=stage.clock()
@@ -230,6 +236,28 @@ def test_an_overloaded_endpoint_is_left_alone(database: sa.Engine) -> None:
         assert stage.receiver.at_once_max["/busy"] <= 16
         assert stage.known(endpoint).failures == 0
         assert [state for state, _ in stage.states(endpoint)].count("pending") == 1
+
+    staged(database, play)
+
+
+def test_what_is_in_hand_for_an_overloaded_endpoint_waits_too(database: sa.Engine) -> None:
+    """Only what it is just answering reaches it; one that merely fails gets one at a time from then on."""
+
+    async def play(stage: Stage) -> None:
+        stage.endpoint("/busy")
+        stage.receiver.answers["/busy"] = answering(429, retry_after="60")
+        stage.emit(100)
+        await stage.sender.send_due()
+        assert 1 <= len(stage.receiver.of("/busy")) <= 16
+        assert stage.next_due() == NOW + timedelta(seconds=60)
+        failing = stage.endpoint("/failing")
+        stage.receiver.answers["/failing"] = answering(500)
+        stage.emit()
+        assert await stage.sender.send_due() == 1
+        stage.emit(20)
+        assert await stage.sender.send_due() == 20
+        assert stage.receiver.at_once_max["/failing"] == 1
+        assert stage.known(failing).failures == 21
 
     staged(database, play)
 
