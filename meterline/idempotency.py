@@ -38,6 +38,13 @@ Handler = Callable[[Request, sa.Connection], Response]
 exception, takes back all that it did."""
 
 
+class _Unshown(bytes):
+    """An answer's body: it may hold a secret, and is not shown in the error of a statement."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
 @dataclass(frozen=True)
 class _Call:
     tenant: str
@@ -152,7 +159,7 @@ def _finish(connection: sa.Connection, call: _Call, answer: Response) -> None:
     connection.execute(
         sa.text("""UPDATE idempotency_keys SET status = :status, headers = CAST(:headers AS json), body = :body
                    WHERE tenant = :tenant AND key = :key"""),
-        {**vars(call), "status": answer.status_code, "headers": json.dumps(headers), "body": bytes(answer.body)},
+        {**vars(call), "status": answer.status_code, "headers": json.dumps(headers), "body": _Unshown(answer.body)},
     )
 
 

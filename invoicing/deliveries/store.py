@@ -7,7 +7,7 @@ end, and of two who attempted the same one, one is noted.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -31,7 +31,7 @@ class Claimed:
 
     endpoint_id: str
     url: str
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
     event: StoredEvent
     number: int
     """Of this attempt, from 1."""

@@ -17,14 +17,24 @@ _SECRET = re.compile(r"whsec_([A-Za-z0-9+/]{32,86}={0,2})", re.ASCII)
 _INSTANT = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
-def secret_text(random_bytes: bytes) -> str:
+class Secret(str):
+    """A secret's text. Where values are shown for debugging, as in the error of a statement, it is not."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Not the secret."""
+        return "'whsec_...'"
+
+
+def secret_text(random_bytes: bytes) -> Secret:
     """The secret that is made of so many random bytes.
 
-    >>> secret_text(bytes(32))
-    'whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
+    >>> print(secret_text(bytes(32)))
+    whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
     """
     assert len(random_bytes) == SECRET_BYTES, "a short secret can be guessed"
-    return PREFIX + base64.b64encode(random_bytes).decode()
+    return Secret(PREFIX + base64.b64encode(random_bytes).decode())
 
 
 def signed_headers(webhook_id: str, at_s: int, body: bytes, secrets: Sequence[str]) -> dict[str, str]:

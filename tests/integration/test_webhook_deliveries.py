@@ -362,6 +362,27 @@ def test_while_a_secret_is_replaced_both_sign(database: sa.Engine) -> None:
     staged(database, play)
 
 
+def test_an_error_shows_no_secret(database: sa.Engine) -> None:
+    """Of a statement that fails, what a log would have; nor does what is in a sender's hands."""
+
+    async def play(stage: Stage) -> None:
+        endpoint = stage.endpoint("/")
+        stage.emit()
+        with database.begin() as connection:
+            deliveries.fan_out(connection, "acme", now=NOW)
+            (claimed,) = deliveries.claim(connection, {}, 1, now=NOW)
+        assert claimed.secrets == (SECRET,)
+        with pytest.raises(sa.exc.IntegrityError) as failed, database.begin() as connection:
+            connection.execute(
+                sa.text("INSERT INTO webhook_secrets VALUES (:id, 1, 'acme', :secret, now())"),
+                {"id": endpoint.id, "secret": SECRET},
+            )
+        for shown in (str(failed.value), repr(claimed), repr(endpoint)):
+            assert SECRET[10:20] not in shown
+
+    staged(database, play)
+
+
 def test_private_addresses_are_refused_where_they_are_connected_to(
     database: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
