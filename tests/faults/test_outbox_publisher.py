@@ -35,7 +35,7 @@ from tests.servers.receiver import Received, receiving
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = secret_text(b"k" * 32)
-KILLS = 3
+KILLS = 2
 EVENTS = 150  # of a tenant, before each kill
 PATIENCE_S = 60
 
