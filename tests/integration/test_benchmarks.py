@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from benchmarks import import_flights, query, rating, worker
+from benchmarks import import_flights, outbox, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -23,6 +23,13 @@ def test_the_rating_benchmark_agrees_with_its_oracle() -> None:
     first, second = rating.run(5000), rating.run(5000)
     assert first["lines"] >= 5000
     assert first["digest"] == second["digest"]
+
+
+def test_the_outbox_benchmark_counts_every_event_and_webhook() -> None:
+    """In the outbox, and at the receiver, by the benchmark itself."""
+    result = outbox.run(500, 80)
+    assert (result["events"], result["webhooks"]) == (500, 80)
+    assert min(value for name, value in result.items() if "_per_second" in name) > 0
 
 
 def test_the_stream_benchmark_finds_what_its_oracle_finds_with_every_system() -> None:
