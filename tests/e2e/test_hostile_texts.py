@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.e2e.keyed import is_problem
 from tests.e2e.tenants import BATCH, Tenants, running_tenants
-from tests.e2e.test_keys import HOSTILE, is_problem
+from tests.e2e.test_hostile_requests import HOSTILE
 
 TEXTS = [
     *HOSTILE, "{x:String}", "{tenant:String}", "%(tenant)s", "' UNION SELECT * FROM events --", "\\'", "\\N", "a%", "_", "100%_\\%", "\ud83d",
@@ -312,7 +313,7 @@ def test_webhooks_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
             refused(tenants.ask("GET", f"{hook}/deliveries/{escaped(text)}", "acme"))
             refused(tenants.ask("POST", f"{hook}/deliveries/{escaped(text)}/redeliver", "acme"))
         for header in ("Idempotency-Key", "If-Match"):
-            if text.isprintable() and text.isascii():
+            if text.isprintable() and text.isascii() and text.strip() == text:  # no client sends others
                 refused(tenants.ask("POST", f"{hook}/redeliver", "acme", json={"since": "x"}, headers={header: text}))
     assert tenants.ask("GET", hook, "acme").json()["url"] == made["url"]
 
