@@ -62,6 +62,19 @@ RULES = {
     "GET /api/v1/keys": Rule(KeyScope.ADMIN, every_tenant=True),
     "POST /api/v1/keys": Rule(KeyScope.ADMIN, every_tenant=True),
     "DELETE /api/v1/keys/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/events": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/billing/events/{}": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/billing/webhooks": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/webhooks/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "PATCH /api/v1/billing/webhooks/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "DELETE /api/v1/billing/webhooks/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks/{}/secret": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks/{}/test": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks/{}/redeliver": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/webhooks/{}/deliveries": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/webhooks/{}/deliveries/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks/{}/deliveries/{}/redeliver": Rule(KeyScope.ADMIN, every_tenant=True),
     "POST /api/v1/operations/{}": Rule(KeyScope.ADMIN),  # they work on the tenant default
     "GET /metrics": Rule(KeyScope.ADMIN),  # they count what all tenants do
 }

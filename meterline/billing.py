@@ -14,6 +14,8 @@ from aggregation.store import has_late_usage
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
 from invoicing.journal import journal
+from invoicing.outbox.events import finalized
+from invoicing.outbox.store import emit_frame
 from meterline.billable import billable, ended_everywhere, invoice_tax, refuse_recurring
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
@@ -63,7 +65,7 @@ def bill(app: System, *, period: str, now: Callable[[], datetime] = lambda: date
     2. Wait until every partition is stored past the barrier: only then does the cut hold all that came before it.
     3. Rate the period, and each billed period before it whose usage or contracts changed since, as of the cut.
     4. Assemble lines (the period's charges, and differences to what is booked), then invoices, then journal entries.
-    5. Post all of it and finish the run, in one transaction.
+    5. Post all of it, finish the run and emit what was posted, in one transaction.
     """
     month = Period.parse(period)
     with app.database.connect() as connection:
@@ -115,6 +117,7 @@ def _bill(app: System, month: Period, now: Callable[[], datetime]) -> Iterator[O
         invoicing.post(connection, assembled.invoices, assembled.lines, entries.entries, entries.postings)
         billed = {name: basis for name, basis in bases.items() if name <= str(month)}
         invoicing.finish_run(connection, run, billed, posted_at=now())
+        emit_frame(connection, finalized(assembled.invoices))  # last: others of the tenant who emit wait for the commit
     yield from _unassigned(rated)
 
 

@@ -20,6 +20,7 @@ from meterline.output import Failure, Output, decode
 from meterline.price_commands import price_commands
 from meterline.rate_command import rate
 from meterline.terminal import print_error, render
+from meterline.webhook_commands import outbox_commands, webhook_commands
 from schemas.configuration import ConfigurationError, Fault
 from stores.servers import Servers, servers_of
 
@@ -269,7 +270,16 @@ def _text(file: Path) -> str:
         ) from error
 
 
+def _publish(*, once: bool, partitions: int, replication: int) -> None:
+    from meterline.publisher import run_publisher
+
+    logging.getLogger("meterline").setLevel(logging.INFO)
+    sys.exit(run_publisher(_servers(), once=once, partitions=partitions, replication=replication))
+
+
 cli.add_command(key_commands(run, data_option))
+cli.add_command(webhook_commands(run, data_option))
+cli.add_command(outbox_commands(run, data_option, _publish))
 cli.add_command(price_commands(run, data_option, _text))
 cli.add_command(rate)
 for group in invoice_commands(run, data_option, _text):

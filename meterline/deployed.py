@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -31,6 +32,8 @@ from meterline.listening import Listening
 from meterline.meters_api import meter_routes
 from meterline.rollups import backfills_of
 from meterline.server import Server
+from meterline.webhooks import private_allowed
+from meterline.webhooks_api import webhook_routes
 from schemas.log import Limits
 from stores.api_keys import look_up
 from stores.clickhouse import Clients, open_clickhouse
@@ -181,6 +184,7 @@ def gateway(
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *key_routes(database),
             *meter_routes(log),
+            *webhook_routes(database, private=private_allowed(os.environ)),
             *(usage.routes() if usage else []),
             Route("/healthz", health),
             Route("/readyz", ready),

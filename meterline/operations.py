@@ -37,6 +37,7 @@ from meterline.rendering import apply_seller, show_invoice
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table, meter_table
+from meterline.webhooks import WEBHOOK_OPERATIONS
 from rating.contract_faults import contract_faults
 from schemas.configuration import ConfigurationError, faults_of
 from schemas.contract import parse_contracts
@@ -161,7 +162,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
         show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
-        price_history, simulate_prices,
+        price_history, simulate_prices, *WEBHOOK_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}

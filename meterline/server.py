@@ -6,6 +6,7 @@ are in use, and it does not start without any.
 """
 
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -40,8 +41,11 @@ from meterline.listening import HOST, Listening, is_loopback
 from meterline.meters_api import meter_routes
 from meterline.operations import LOCAL_OPERATIONS, OPERATIONS, checked_parameters, outputs_of
 from meterline.output import encode
+from meterline.publisher import sending_webhooks
 from meterline.rollups import backfills_of
 from meterline.system import configure_meters
+from meterline.webhooks import private_allowed
+from meterline.webhooks_api import webhook_routes
 from stores.api_keys import look_up
 from stores.clickhouse import Clients, open_embedded
 
@@ -119,7 +123,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with group_commit.running():
+        async with group_commit.running(), sending_webhooks(app.database):
             yield
         usage.close()
 
@@ -158,6 +162,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *key_routes(app.database),
             *meter_routes(app.log),
+            *webhook_routes(app.database, private=private_allowed(os.environ)),
             *usage.routes(),
             Route("/healthz", health),
             Route("/metrics", metrics),

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.e2e.keyed import is_problem
 from tests.e2e.tenants import BATCH, Tenants, running_tenants
-from tests.e2e.test_keys import HOSTILE, is_problem
+from tests.e2e.test_hostile_requests import HOSTILE
 
 TEXTS = [
     *HOSTILE, "{x:String}", "{tenant:String}", "%(tenant)s", "' UNION SELECT * FROM events --", "\\'", "\\N", "a%", "_", "100%_\\%", "\ud83d",
@@ -53,6 +54,7 @@ NUMBERS = [
 ]
 JSON = {"Content-Type": "application/json"}
 QUERY = "/api/v1/meters/hostile/query"
+WEBHOOKS = "/api/v1/billing/webhooks"
 EXPLAIN = {"meter": "hostile", "from": "2013-01-01T00:00:00Z", "to": "2014-01-01T00:00:00Z"}
 PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
     QUERY: (
@@ -65,6 +67,7 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "/api/v1/usage/explain": (
         ("subject",), ("meter",), ("from",), ("to",), ("asOf",), ("lateSince",), ("limit",), ("cursor",),
     ),
+    "/api/v1/billing/events": (("after",), ("limit",)),
     "/api/v1/meters/hostile/subjects": (("from",), ("to",)),
     "/api/v1/meters/hostile/group-by/region/values": (("from",), ("to",)),
 }  # fmt: skip
@@ -72,6 +75,8 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
 PATHS = (
     ("GET", "/api/v1/meters/{}"), ("GET", "/api/v1/meters/{}/query"), ("GET", "/api/v1/meters/{}/subjects"), ("GET", "/{}"),
     ("GET", "/api/v1/meters/hostile/group-by/{}/values"), ("DELETE", "/api/v1/keys/{}"), ("PUT", "/api/v1/meters/{}"), ("DELETE", "/api/v1/meters/{}"),
+    ("GET", f"{WEBHOOKS}/{{}}"), ("DELETE", f"{WEBHOOKS}/{{}}"), ("POST", f"{WEBHOOKS}/{{}}/test"), ("GET", f"{WEBHOOKS}/{{}}/deliveries"),
+    ("GET", "/api/v1/billing/events/{}"),
 )  # fmt: skip
 METER = {
     "slug": "hostile",
@@ -281,6 +286,36 @@ def test_meters_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
                 key: shown.get(key) for key in free if free[key]
             }
             assert tenants.ask("DELETE", f"{url}/m{number}", "default").status_code == 204
+
+
+def test_webhooks_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
+    """Every field of an endpoint, every parameter and path about one; a description comes back as it was."""
+    others = tenants.ask("POST", WEBHOOKS, "other", json={"url": "https://example.com", "description": OTHERS})
+    assert others.status_code == 201
+    made = tenants.ask("POST", WEBHOOKS, "acme", json={"url": "https://example.com"}).json()
+    hook = f"{WEBHOOKS}/{made['id']}"
+    for text in TEXTS:
+        answer = tenants.ask("PATCH", hook, "acme", content=json.dumps({"description": text}), headers=JSON)
+        assert refused(answer) != text.isprintable() or len(text) > 500, text
+        if answer.is_success:
+            assert answer.json()["description"] == tenants.ask("GET", hook, "acme").json()["description"] == text
+    for text in SHORT:
+        for changes in ({"url": text}, {"types": [text]}, {"types": text}, {"state": text}, {text: text}):
+            assert refused(tenants.ask("PATCH", hook, "acme", content=json.dumps(changes), headers=JSON)), changes
+        for path, body in (
+            ("secret", {"oldValidSeconds": text}),
+            ("redeliver", {"since": text, "alsoDelivered": text}),
+        ):
+            assert refused(tenants.ask("POST", f"{hook}/{path}", "acme", content=json.dumps(body), headers=JSON)), body
+        for name in ("state", "before", "limit"):
+            refused(tenants.ask("GET", f"{hook}/deliveries?{name}={escaped(text)}", "acme"))
+        if text:  # those are other paths
+            refused(tenants.ask("GET", f"{hook}/deliveries/{escaped(text)}", "acme"))
+            refused(tenants.ask("POST", f"{hook}/deliveries/{escaped(text)}/redeliver", "acme"))
+        for header in ("Idempotency-Key", "If-Match"):
+            if text.isprintable() and text.isascii() and text.strip() == text:  # no client sends others
+                refused(tenants.ask("POST", f"{hook}/redeliver", "acme", json={"since": "x"}, headers={header: text}))
+    assert tenants.ask("GET", hook, "acme").json()["url"] == made["url"]
 
 
 def test_no_line_of_the_log_is_forged(tenants: Tenants) -> None:

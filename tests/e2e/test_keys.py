@@ -49,7 +49,14 @@ def applications() -> tuple[Starlette, Starlette]:
 
 def filled(path: str) -> str:
     """A path with something for each of its parameters."""
-    for name, value in {"name": "trial_balance", "id": "0" * 16, "slug": "x", "meter": "x", "key": "x"}.items():
+    for name, value in {
+        "name": "trial_balance",
+        "id": "0" * 16,
+        "slug": "x",
+        "meter": "x",
+        "key": "x",
+        "event": "x",
+    }.items():
         path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, "a parameter that is filled with nothing here"
     return path

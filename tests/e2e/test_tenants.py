@@ -30,6 +30,8 @@ RANGE = {"from": (NOW - timedelta(hours=2)).isoformat(), "to": (NOW + timedelta(
 JSON = {"Content-Type": "application/json"}
 METER, EVENTS = "/api/v1/meters/{meter}", "/api/v1/events"
 USAGE = "/api/v1/meters/bytes"
+WEBHOOKS, TOLD = "/api/v1/billing/webhooks", "/api/v1/billing/events"
+DELIVERY = f"{WEBHOOKS}/{{id}}/deliveries/{{event}}"
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,21 @@ CASES: dict[str, list[Case]] = {
     "POST /api/v1/meters": [posted("/api/v1/meters", {"slug": "bytes"})],
     "PUT /api/v1/meters/{slug}": [posted("/api/v1/meters/nothing", {"name": "x"})],
     "DELETE /api/v1/meters/{slug}": [Case("/api/v1/meters/nothing")],
+    f"GET {WEBHOOKS}": [Case(WEBHOOKS, shows=True)],
+    f"POST {WEBHOOKS}": [posted(WEBHOOKS, {"url": "https://example.com", "tenant": "default"})],
+    f"GET {WEBHOOKS}/{{id}}": [Case(f"{WEBHOOKS}/OWN", shows=True), Case(f"{WEBHOOKS}/OTHERS")],
+    f"PATCH {WEBHOOKS}/{{id}}": [posted(f"{WEBHOOKS}/OTHERS", {"description": "taken", "state": "disabled"})],
+    f"DELETE {WEBHOOKS}/{{id}}": [Case(f"{WEBHOOKS}/OTHERS")],
+    f"POST {WEBHOOKS}/{{id}}/secret": [posted(f"{WEBHOOKS}/OTHERS/secret", {})],
+    f"POST {WEBHOOKS}/{{id}}/test": [Case(f"{WEBHOOKS}/OTHERS/test")],
+    f"POST {WEBHOOKS}/{{id}}/redeliver": [posted(f"{WEBHOOKS}/OTHERS/redeliver", {"since": RANGE["from"]})],
+    f"GET {WEBHOOKS}/{{id}}/deliveries": [Case(f"{WEBHOOKS}/{each}/deliveries") for each in ("OWN", "OTHERS")],
+    f"GET {DELIVERY}": [Case(f"{WEBHOOKS}/OWN/deliveries/THEIRS"), Case(f"{WEBHOOKS}/OTHERS/deliveries/THEIRS")],
+    f"POST {DELIVERY}/redeliver": [
+        Case(f"{WEBHOOKS}/{each}/deliveries/THEIRS/redeliver") for each in ("OWN", "OTHERS")
+    ],
+    f"GET {TOLD}": [Case(TOLD), asked(TOLD, shows=False, tenant="default", after=0)],
+    f"GET {TOLD}/{{id}}": [Case(f"{TOLD}/THEIRS")],
     "POST /api/v1/operations/{name}": [
         posted("/api/v1/operations/show_usage", {"period": f"{NOW:%Y-%m}"}, shows=True),
         posted("/api/v1/operations/list_rejections", {"reason": None, "limit": 9, "as_json": True}),
@@ -136,10 +153,43 @@ def events_of(tenant: str) -> list[dict[str, Any]]:
     ]
 
 
+@dataclass(frozen=True)
+class Webhook:
+    """A tenant's endpoint, and an event that is on its way to it."""
+
+    id: str
+    event: str
+
+
+def webhook_of(tenants: Tenants, tenant: str) -> Webhook:
+    """A new one, which the tenant's mark is on; nobody listens where it leads to."""
+    fields = {"url": f"http://127.0.0.1:9/{MARKS[tenant]}", "description": f"{MARKS[tenant]} webhook"}
+    made = tenants.ask("POST", WEBHOOKS, tenant, json=fields, headers={"Idempotency-Key": "shared"})
+    assert made.status_code == 201, made.text
+    endpoint = made.json()["id"]
+    event = tenants.ask("POST", f"{WEBHOOKS}/{endpoint}/test", tenant).json()["eventId"]
+    assert tenants.ask("POST", f"{WEBHOOKS}/{endpoint}/deliveries/{event}/redeliver", tenant).status_code == 202
+    return Webhook(endpoint, event)
+
+
+@pytest.fixture(scope="module")
+def webhooks(tenants: Tenants) -> dict[str, Webhook]:
+    """A webhook of each tenant, made under the same idempotency key."""
+    return {tenant: webhook_of(tenants, tenant) for tenant in MARKS}
+
+
+def of_webhooks(path: str, own: Webhook, others: Webhook) -> str:
+    """A case's path, with the tenant's own webhook or the other's."""
+    return path.replace("OWN", own.id).replace("OTHERS", others.id).replace("THEIRS", others.event)
+
+
 @pytest.fixture(scope="module")
 def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
     """A server with the usage of both tenants; that of the tenant default was sent twice."""
+    environment = pytest.MonkeyPatch()
+    environment.setenv("METERLINE_WEBHOOK_PRIVATE_TARGETS", "allow")
     with running_tenants(tmp_path_factory, "acme") as running:
+        environment.undo()
         words = {"slug": "words", "eventType": "call", "aggregation": "UNIQUE_COUNT", "valueProperty": "$.note"}
         assert running.ask("POST", "/api/v1/meters", "default", json=words).status_code == 201
         for tenant in ("default", "acme", "default"):
@@ -160,7 +210,7 @@ def everything(answer: httpx.Response) -> str:
     return f"{answer.status_code} {answer.headers.multi_items()} {answer.text}"
 
 
-def test_no_route_shows_a_tenant_anything_of_another(tenants: Tenants) -> None:
+def test_no_route_shows_a_tenant_anything_of_another(tenants: Tenants, webhooks: dict[str, Webhook]) -> None:
     """Texts and numbers: what is the other's is in no answer, while the tenant's own is in those that show usage."""
     assert {("GET", "/readyz"), ("HEAD", "/readyz")} == GATEWAY - SERVER, "a route of gateways alone is not tried here"
     assert {f"{method} {path}" for method, path in SERVER if method != "HEAD"} == CASES.keys()
@@ -168,8 +218,11 @@ def test_no_route_shows_a_tenant_anything_of_another(tenants: Tenants) -> None:
         name = f"{'GET' if method == 'HEAD' else method} {path}"
         rule = RULES.get(f"{name.split(maxsplit=1)[0]} {path_of(Route(path, lambda _: None))}", UNLISTED)
         for case, tenant in itertools.product(CASES[name], MARKS):
-            answer = tenants.ask(method, case.path, tenant, **case.request)
+            (other_tenant,) = MARKS.keys() - {tenant}
+            path = of_webhooks(case.path, webhooks[tenant], webhooks[other_tenant])
+            answer = tenants.ask(method, path, tenant, **case.request)
             assert answer.status_code < 500, answer.text
+            assert "OTHERS" not in case.path or answer.status_code == 404, (name, case)
             if name not in OF_EVERYBODY and not rule.every_tenant and tenant != "default":
                 assert answer.status_code == 403, (name, case)
                 assert method == "HEAD" or is_problem(answer, 403)
@@ -233,3 +286,28 @@ def test_nothing_is_written_for_another_tenant(tenants: Tenants) -> None:
     assert after == before
     listed = tenants.ask("GET", EVENTS, "default", params={"id": "forged"}).json()
     assert listed == []
+
+
+def test_a_webhook_is_seen_and_changed_by_its_tenant_alone(tenants: Tenants, webhooks: dict[str, Webhook]) -> None:
+    """Whatever the other asks for by its id is not there; afterwards it is as it was, and so are its deliveries."""
+
+    def known(tenant: str) -> tuple[dict[str, Any], list[str], list[str]]:
+        shown = tenants.ask("GET", f"{WEBHOOKS}/{webhooks[tenant].id}", tenant).json()
+        sent = tenants.ask("GET", f"{WEBHOOKS}/{webhooks[tenant].id}/deliveries", tenant).json()["items"]
+        told = tenants.ask("GET", TOLD, tenant).json()["items"]
+        lasting = {name: shown[name] for name in ("id", "url", "description", "types", "state", "version", "createdAt")}
+        return lasting, [each["eventId"] for each in sent], [each["id"] for each in told]
+
+    before = {tenant: known(tenant) for tenant in MARKS}
+    for tenant, other in itertools.permutations(MARKS):
+        own, others = webhooks[tenant], webhooks[other]
+        assert before[tenant][1:] == ([own.event], [own.event])
+        assert tenants.ask("GET", WEBHOOKS, tenant).json()["items"][0]["id"] == own.id
+        assert tenants.ask("GET", f"{TOLD}/{own.event}", tenant).json()["tenant"] == tenant
+        routes = [(name, case) for name, cases in CASES.items() if WEBHOOKS in name or TOLD in name for case in cases]
+        for name, case in routes:
+            if "OTHERS" in case.path or "THEIRS" in case.path:
+                path = of_webhooks(case.path, own, others)
+                answer = tenants.ask(name.split(maxsplit=1)[0], path, tenant, **case.request)
+                assert is_problem(answer, 404), (name, case, answer.text)
+    assert {tenant: known(tenant) for tenant in MARKS} == before

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from benchmarks import import_flights, query, rating, worker
+from benchmarks import import_flights, outbox, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -26,6 +26,13 @@ def test_the_rating_benchmark_agrees_with_its_oracle() -> None:
     assert rating.tiers_alone(rating.SMOKE_LINES) > 0
     in_chunks = rating.in_a_process(rating.SMOKE_LINES // 5)
     assert (in_chunks["lines"], in_chunks["total_minor"]) == (first["lines"], first["total_minor"])
+
+
+def test_the_outbox_benchmark_counts_every_event_and_webhook() -> None:
+    """In the outbox, and at the receiver, by the benchmark itself."""
+    result = outbox.run(500, 80)
+    assert (result["events"], result["webhooks"]) == (500, 80)
+    assert min(value for name, value in result.items() if "_per_second" in name) > 0
 
 
 def test_the_stream_benchmark_finds_what_its_oracle_finds_with_every_system() -> None:

@@ -19,14 +19,19 @@ from aggregation.event_filter import EventFilter, TimeFilter
 from aggregation.listing import LIST_MAX, EventsPageQuery, EventsQuery, RejectionsQuery
 from ingest.request import BATCH, EITHER, EVENTS_MAX, FAULTS_LISTED_MAX, SINGLE
 from meterline.access import OPEN, OPEN_ON_LOOPBACK, RULES, UNLISTED, path_of
+from meterline.idempotency import KEY_LENGTH_MAX
 from meterline.openapi import METHODS, document, operations_of
 from meterline.operations import OPERATIONS, checked_parameters
+from meterline.webhooks_api import LIMIT_MAX
 from schemas.api_key import NewKey, Scope
+from schemas.delivery import OLD_SECRET_VALID, DeliveryState
+from schemas.domain_event import EventType
 from schemas.meter import DESCRIBING, Aggregation, Meter
 from schemas.outcomes import Reason
 from schemas.problem import PROBLEM_TYPE
 from schemas.text_filter import TextFilter
 from schemas.usage_query import LISTED_MAX, UsageQuery, WindowSize
+from schemas.webhook import ENDPOINTS_MAX, OLD_SECRET_VALID_MAX, EndpointChange, NewEndpoint
 from tests.e2e.test_keys import applications
 
 DOCUMENT = document()
@@ -137,6 +142,22 @@ def test_the_words_are_those_of_the_models() -> None:
     assert (
         f"{FAULTS_LISTED_MAX:,}"
         in SCHEMAS["Problem"]["properties"]["extensions"]["properties"]["validationErrors"]["description"]
+    )
+
+
+def test_the_words_of_webhooks_are_those_of_the_models() -> None:
+    """Types of events, states, properties and bounds."""
+    assert SCHEMAS["EventTypes"]["items"]["enum"] == [each for each in EventType if each is not EventType.WEBHOOK_TEST]
+    assert SCHEMAS["DeliveryState"]["enum"] == list(DeliveryState)
+    assert set(SCHEMAS["NewWebhook"]["properties"]) == set(NewEndpoint.model_fields)
+    assert set(SCHEMAS["WebhookChange"]["properties"]) == set(EndpointChange.model_fields)
+    assert f"at most {ENDPOINTS_MAX} " in OPERATIONS_DESCRIBED["POST /api/v1/billing/webhooks"][2]["description"]
+    assert parameters_of("GET /api/v1/billing/events")["limit"]["schema"]["maximum"] == LIMIT_MAX
+    assert DOCUMENT["components"]["parameters"]["IdempotencyKey"]["schema"]["maxLength"] == KEY_LENGTH_MAX
+    rotated = OPERATIONS_DESCRIBED["POST /api/v1/billing/webhooks/{}/secret"][2]["requestBody"]["content"]
+    valid = rotated["application/json"]["schema"]["properties"]["oldValidSeconds"]
+    assert (valid["default"], valid["maximum"]) == tuple(
+        each.total_seconds() for each in (OLD_SECRET_VALID, OLD_SECRET_VALID_MAX)
     )
 
 
