@@ -13,7 +13,7 @@ import polars as pl
 from aggregation.store import has_late_usage, usage_between
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
-from invoicing.journal import journal
+from invoicing.ledger.journal import journal
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rollups import whole_rollups

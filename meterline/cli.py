@@ -14,6 +14,7 @@ from meterline.audit import write_metrics
 from meterline.deployed import create_log, run_gateway, run_worker
 from meterline.embedded import InUseError, embedded, server_of
 from meterline.key_commands import key_commands, listening_options
+from meterline.ledger_commands import ledger_commands
 from meterline.operations import outputs_of
 from meterline.output import Failure, Output, decode
 from meterline.server import Listening
@@ -249,18 +250,6 @@ def show_invoice(data: Path, number: str) -> None:
     run(data, "show_invoice", number=number)
 
 
-@cli.group()
-def ledger() -> None:
-    """The double-entry ledger."""
-
-
-@ledger.command("balance")
-@data_option
-def trial_balance(data: Path) -> None:
-    """Print the trial balance."""
-    run(data, "trial_balance")
-
-
 def run(data: Path, operation: str, **parameters: Any) -> None:
     """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure."""
     servers = servers_of(os.environ)
@@ -308,3 +297,6 @@ def _remote(url: str, key: str | None, operation: str, parameters: dict[str, Any
         yield Failure(
             message=f"the server at {url} did not finish the request: {error}; look at its log, then try again"
         )
+
+
+cli.add_command(ledger_commands(run, data_option, _text))

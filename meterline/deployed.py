@@ -26,6 +26,7 @@ from ingest.api import routes as gateway_routes
 from meterline.access import Keys, guarded
 from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
+from meterline.ledger_api import ledger_routes
 from meterline.meters_api import meter_routes
 from meterline.rollups import backfills_of
 from meterline.server import Listening, Server
@@ -175,6 +176,7 @@ def gateway(
         [
             *gateway_routes(group_commit, lambda: limits, listening.rates),
             *key_routes(database),
+            *ledger_routes(database),
             *meter_routes(log),
             *(usage.routes() if usage else []),
             Route("/healthz", health),

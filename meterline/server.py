@@ -34,6 +34,7 @@ from meterline.access import Keys, body_of, guarded, is_loopback, may_read_files
 from meterline.embedded import Embedded, announced, embedded
 from meterline.keys import key_routes, local_key, refuse_without_keys
 from meterline.known_keys import KnownKeys
+from meterline.ledger_api import ledger_routes
 from meterline.meters_api import meter_routes
 from meterline.operations import LOCAL_OPERATIONS, OPERATIONS, checked_parameters, outputs_of
 from meterline.output import encode
@@ -177,6 +178,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
         [
             *gateway_routes(group_commit, lambda: limits, listening.rates),
             *key_routes(app.database),
+            *ledger_routes(app.database),
             *meter_routes(app.log),
             *usage.routes(),
             Route("/healthz", health),
