@@ -1,8 +1,9 @@
 """What can be asked of the ledger: balances, entries, posting, reversing, closing, and whether it is as posted."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import polars as pl
@@ -22,6 +23,8 @@ from schemas.money import MINOR_UNITS, major
 from stores.postgres import tenant_transaction
 
 REOPEN_HOURS_MAX = 7 * 24
+
+T = TypeVar("T")
 
 
 def trial_balance(
@@ -145,12 +148,21 @@ def findings(connection: sa.Connection) -> Iterator[tuple[str, Place, Finding | 
     for tenant in store.tenants(connection):
         place, finding = Place(), None
         closed, opened = store.closings(connection, tenant), store.overrides(connection, tenant)
-        for entries, postings in store.stretches(connection, tenant):
+        for entries, postings in ahead(store.stretches(connection, tenant)):
             finding = first_finding(entries, postings, place, closed=closed, opened=opened)
             if finding:
                 break
             place = end_of(entries)
         yield tenant, place, finding
+
+
+def ahead(values: Iterator[T]) -> Iterator[T]:
+    """The same values, each fetched while the one before is worked on; in one other thread, so in their order."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, values, None)
+        while (value := coming.result()) is not None:
+            coming = thread.submit(next, values, None)
+            yield value
 
 
 def posted(database: sa.Engine, tenant: str, documents: list[Document], *, now: datetime) -> tuple[Journal, int]:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from invoicing.ledger.chain import chained
 from schemas.invoice import Columns
 from schemas.journal import CHAINED, GENESIS, POSTINGS, Account
+from stores.columns import read_columns
 from stores.postgres import as_tenant, copy_in
 
 _LOOK_UP_MAX = 1_000
@@ -42,22 +43,21 @@ _READ_ENTRY = ", ".join(
     else f"replace(CAST({name} AS text), '-', '') AS {name}" if name in {"id", "relates_to"} else name
     for name in CHAINED
 )  # fmt: skip
-_QUOTED = """'"' || replace({}, '"', '""') || '"'"""
-_RAW_ENTRY = ", ".join(
-    "CAST(extract(epoch FROM booked_at) * 1000000 AS bigint)" if name == "booked_at"
-    else f"coalesce(CAST({name} AS text), '')" if name in {"relates_to", "relates_to_period"}
-    else _QUOTED.format(name) if kind == pl.String and name not in {*_DIGESTS, "id"} else name
+_HEX = {*_DIGESTS, "id", "relates_to"}
+_AS_BIGINT = {
+    "booked_at": "extract(epoch FROM booked_at) * 1000000",
+    "effective_at": "effective_at - DATE '1970-01-01'",
+}
+_RAW_ENTRY = {
+    name: (f"encode({name}, 'hex')" if name in _DIGESTS
+           else f"coalesce(encode(uuid_send({name}), 'hex'), '')" if name in _HEX
+           else f"coalesce({name}, '')" if name == "relates_to_period"
+           else _AS_BIGINT.get(name, name), kind == pl.String)
     for name, kind in CHAINED.items()
-)  # fmt: skip
-_RAW: Columns = CHAINED | {"booked_at": pl.Int64}
-_SHOWN = [
-    pl.col(name).str.slice(2) if name in _DIGESTS
-    else pl.col(name).str.replace_all("-", "", literal=True) if name in {"id", "relates_to"}
-    else pl.col(name).cast(kind)
-    for name, kind in CHAINED.items()
-]  # fmt: skip
-_RAW_LINES: Columns = {"sequence": pl.Int64} | {name: kind for name, kind in POSTINGS.items() if name != "entry_id"}
-_RAW_POSTING = ", ".join(_QUOTED.format(name) if kind == pl.String else name for name, kind in _RAW_LINES.items())
+}  # fmt: skip
+_LINE: Columns = {"sequence": pl.Int64} | {name: kind for name, kind in POSTINGS.items() if name != "entry_id"}
+_RAW_LINE = {name: (name, kind == pl.String) for name, kind in _LINE.items()}
+_RANGE = "(SELECT * FROM {} WHERE tenant = %(tenant)s AND sequence BETWEEN %(first)s AND %(last)s ORDER BY {}) AS range"
 
 
 class OtherContentError(ValueError):
@@ -149,7 +149,7 @@ def entries(
         sequences = found["sequence"].to_list()
         query = """SELECT e.sequence, position, account, customer, currency, dimension, amount_minor FROM postings e
                    WHERE tenant = :tenant AND sequence = ANY (:sequences) ORDER BY sequence, position"""
-        lines = _frame(connection, query, _RAW_LINES, {"tenant": tenant, "sequences": sequences})
+        lines = _frame(connection, query, _LINE, {"tenant": tenant, "sequences": sequences})
     ids = found.select("sequence", pl.col("id").alias("entry_id"))
     return found, lines.join(ids, on="sequence", maintain_order="left").select(*POSTINGS)
 
@@ -163,12 +163,14 @@ def stretches(
     REPEATABLE READ, so that nothing comes between two stretches.
     """
     with as_tenant(connection, tenant):
+        # by the index, in its order: without statistics the planner would rather sort
+        connection.execute(sa.text("SELECT set_config('enable_bitmapscan', 'off', true)"))
         last = head(connection, tenant).sequence
         for first in range(1, last + 1, entries_max):
             keys = {"tenant": tenant, "first": first, "last": first + entries_max - 1}
-            found = _csv(connection, _RAW_ENTRY, "journal_entries", "sequence", _RAW, keys)
-            lines = _csv(connection, _RAW_POSTING, "postings", "sequence, position", _RAW_LINES, keys)
-            yield found.select(_SHOWN), lines
+            found = read_columns(connection, _RAW_ENTRY, _RANGE.format("journal_entries", "sequence"), keys)
+            lines = read_columns(connection, _RAW_LINE, _RANGE.format("postings", "sequence, position"), keys)
+            yield found.select(pl.col(name).cast(kind) for name, kind in CHAINED.items()), lines
 
 
 def balances(
@@ -309,17 +311,3 @@ def _fresh(connection: sa.Connection, rows: pl.DataFrame) -> pl.DataFrame:
 def _frame(connection: sa.Connection, query: str, schema: Columns, keys: dict[str, Any]) -> pl.DataFrame:
     rows = connection.execute(sa.text(query), keys)
     return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
-
-
-def _csv(
-    connection: sa.Connection, columns: str, table: str, order: str, schema: Columns, keys: dict[str, Any]
-) -> pl.DataFrame:
-    """A range of sequences as a frame. The database makes CSV of it: the driver takes its time for each row."""
-    query = f"""SELECT string_agg(line, E'\n') FROM (
-                    SELECT sequence, concat_ws(',', {columns}) AS line FROM {table}
-                    WHERE tenant = :tenant AND sequence BETWEEN :first AND :last ORDER BY {order}) AS lines
-                GROUP BY sequence / 10000 ORDER BY sequence / 10000"""  # noqa: S608  names of ours
-    text = "\n".join(connection.execute(sa.text(query), keys).scalars())
-    if not text:
-        return pl.DataFrame(schema=schema)
-    return pl.read_csv(text.encode(), has_header=False, schema=schema)

@@ -236,7 +236,7 @@ BEGIN
 END $$;
 GRANT USAGE ON SCHEMA public TO meterline_app;
 GRANT SELECT, INSERT ON journal_entries, postings, closed_periods, period_overrides TO meterline_app;
-GRANT SELECT ON templates, template_legs, template_sides, bill_runs, invoices TO meterline_app;
+GRANT SELECT ON templates, template_legs, template_sides TO meterline_app;
 
 DO $$
 DECLARE
