@@ -27,7 +27,7 @@ from invoicing.ledger import store
 from invoicing.ledger.chain import chained
 from invoicing.ledger.journal import DOCUMENTS, Journal, entries_of
 from invoicing.ledger.verify import Place, end_of, first_finding
-from meterline.ledger import ahead
+from meterline.verification import ahead
 from schemas.journal import CHAINED
 from stores.postgres import as_tenant, embedded_server, engine_for, migrate
 

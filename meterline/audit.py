@@ -6,11 +6,11 @@ from pathlib import Path
 import sqlalchemy as sa
 from prometheus_client import REGISTRY, Gauge, write_to_textfile
 
-from meterline.ledger import verified
 from meterline.output import Failure, Output, Table, Text
 from meterline.period import Period
 from meterline.rollups import BEFORE_CUT, EVER, cut_here, differences, recounted
 from meterline.system import System
+from meterline.verification import verified
 from stores.clickhouse import query
 
 FAULTS = Gauge("meterline_audit_faults", "Faults that the last whole audit found", ["check"])

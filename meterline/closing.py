@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from invoicing.ledger import store
 from meterline.system import System
+from meterline.verification import verified
 from schemas.journal import Account
 from schemas.templates import PENDING
 
@@ -39,6 +40,12 @@ def nothing_pending(app: System, tenant: str, through: date) -> str:
     return _clearing(app, tenant, through, pl.col("dimension") == PENDING)
 
 
+def books_as_posted(app: System, tenant: str, _: date) -> str:
+    """The first entry of the tenant that is not what was posted."""
+    wrong = [finding for whose, _, finding in verified(app.database) if whose == tenant and finding]
+    return "; ".join(f"entry {finding.sequence} {finding.entry_id}: {finding.what}" for finding in wrong)
+
+
 def _clearing(app: System, tenant: str, through: date, which: pl.Expr) -> str:
     with app.database.connect() as connection:
         balances = store.balances(connection, tenant, effective_through=through, by=("dimension",))
@@ -55,4 +62,5 @@ CLOSING_CHECKS: list[tuple[str, ClosingCheck]] = [
     ("bill runs are posted", bill_runs_posted),
     ("payouts are settled", payouts_settled),
     ("nothing is pending", nothing_pending),
+    ("the books are as posted", books_as_posted),
 ]

@@ -1,9 +1,8 @@
 """What can be asked of the ledger: balances, entries, posting, reversing, closing, and whether it is as posted."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 import polars as pl
@@ -13,18 +12,16 @@ from invoicing.exports import FORMATS
 from invoicing.ledger import store
 from invoicing.ledger.documents import Document, frames_of, parse_documents
 from invoicing.ledger.journal import Journal, entries_of, reversal
-from invoicing.ledger.verify import Finding, Place, end_of, first_finding
 from meterline.closing import CLOSING_CHECKS
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.system import System
 from meterline.tables import balance_table, entry_table
+from meterline.verification import verified
 from schemas.log import DEFAULT_TENANT
 from schemas.money import MINOR_UNITS, major
 from stores.postgres import tenant_transaction
 
 REOPEN_HOURS_MAX = 7 * 24
-
-T = TypeVar("T")
 
 
 def trial_balance(
@@ -132,37 +129,6 @@ def export_ledger(app: System, *, form: str) -> Iterator[Output]:
     with app.database.connect() as connection:
         found = store.entries(connection, DEFAULT_TENANT)
     yield Text(text=FORMATS[form](*found))
-
-
-def verified(database: sa.Engine) -> Iterator[tuple[str, Place, Finding | None]]:
-    """What `findings` says of the ledger as it stands now."""
-    with database.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        yield from findings(connection)
-
-
-def findings(connection: sa.Connection) -> Iterator[tuple[str, Place, Finding | None]]:
-    """For each tenant, where its chain ends, or the first entry that is not what was posted.
-
-    The connection's transaction is of the owner of the tables, and should be REPEATABLE READ.
-    """
-    for tenant in store.tenants(connection):
-        place, finding = Place(), None
-        closed, opened = store.closings(connection, tenant), store.overrides(connection, tenant)
-        for entries, postings in ahead(store.stretches(connection, tenant)):
-            finding = first_finding(entries, postings, place, closed=closed, opened=opened)
-            if finding:
-                break
-            place = end_of(entries)
-        yield tenant, place, finding
-
-
-def ahead(values: Iterator[T]) -> Iterator[T]:
-    """The same values, each fetched while the one before is worked on; in one other thread, so in their order."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, values, None)
-        while (value := coming.result()) is not None:
-            coming = thread.submit(next, values, None)
-            yield value
 
 
 def posted(database: sa.Engine, tenant: str, documents: list[Document], *, now: datetime) -> tuple[Journal, int]:

@@ -88,7 +88,7 @@ def _list(database: sa.Engine, tenant: str, request: Request, _: bytes) -> Answe
 
 
 def _fetch(database: sa.Engine, tenant: str, request: Request, _: bytes) -> Answer:
-    entry = request.path_params["id"]
+    entry = request.path_params["id"].replace("-", "")
     known = len(entry) == 32 and not set(entry) - set("0123456789abcdef")
     with database.connect() as connection:
         found = store.entries(connection, tenant, entry_id=entry) if known else None

@@ -13,7 +13,8 @@ from invoicing.ledger import store
 from invoicing.ledger.documents import Document, frames_of
 from invoicing.ledger.journal import entries_of
 from invoicing.ledger.verify import allowed_sides
-from meterline.ledger import findings, posted, reverse, verified
+from meterline.ledger import posted, reverse
+from meterline.verification import findings, verified
 from schemas.journal import GENESIS, Account
 from schemas.templates import TEMPLATES
 from stores.postgres import tenant_transaction

@@ -119,6 +119,7 @@ def test_the_books_are_kept_by_commands(database: sa.Engine) -> None:
     entry = line.partition('"id":"')[2][:32]
     assert [*said(database, "close_books", through="2026-01-31", anyway=False)] == [
         "bill runs are posted done", "payouts are settled in minor units, (no payout) 1250 EUR", "nothing is pending done",
+        "the books are as posted done",
         "failed: not closed: payouts are settled. Settle them, or close --anyway",
     ]  # fmt: skip
     assert next(said(database, "reverse_entry", entry=entry, effective_at="2026-01-31", why="twice")).startswith(entry)

@@ -9,7 +9,7 @@ from alembic.config import Config
 
 import stores.postgres
 from invoicing.ledger import store
-from meterline.ledger import verified
+from meterline.verification import verified
 from stores.postgres import engine_for, migrate
 from tests.integration.test_ledger import document, post
 from tests.integration.test_ledger_rules import NOW, billed, with_a_run

@@ -18,7 +18,8 @@ from invoicing.ledger import store
 from invoicing.ledger.documents import POSTABLE, Document
 from invoicing.ledger.journal import journal
 from invoicing.ledger.store import OtherContentError
-from meterline.ledger import posted, reverse, verified
+from meterline.ledger import posted, reverse
+from meterline.verification import verified
 from schemas.charge import CHARGES
 from schemas.invoice import BOOKED, Basis, Tax
 from stores.postgres import tenant_transaction
