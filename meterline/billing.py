@@ -13,7 +13,7 @@ import polars as pl
 from aggregation.store import has_late_usage
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
-from invoicing.journal import journal
+from invoicing.ledger.journal import journal
 from meterline.billable import billable, ended_everywhere, invoice_tax
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period

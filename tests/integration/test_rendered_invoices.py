@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from invoicing import store
 from invoicing.assemble import assemble
-from invoicing.journal import journal
+from invoicing.ledger.journal import journal
 from invoicing.rendering.store import apply_seller, seller_at
 from meterline.operations import outputs_of
 from meterline.output import Failure, File, Output, Text
