@@ -226,7 +226,6 @@ def replay_rejections(data: Path, reason: str | None, repaired: Any) -> None:
     run(data, "replay_rejections", reason=reason, repaired=repaired.read() if repaired else None)
 
 
-@cli.group()
 def run(data: Path, operation: str, into: Path | None = None, /, **parameters: Any) -> None:
     """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure.
 

@@ -44,7 +44,7 @@ def ledger_routes(database: sa.Engine) -> list[Route]:
                 return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, detail, validationErrors=listed))
             except store.OtherContentError as error:
                 return problem_response(RefusedError(HTTPStatus.CONFLICT, str(error)))
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:  # an instant outside of the calendar overflows
                 return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, str(error)))
             except (sa.exc.IntegrityError, sa.exc.DataError) as error:  # a rule of the books, such as a closed period
                 reason = str(error.orig).splitlines()[0]
@@ -65,7 +65,7 @@ def _post(database: sa.Engine, tenant: str, _: Request, body: bytes) -> Answer:
     """Post `{"documents": [...]}`, all or none: 201 when some were new, 200 when all were there."""
     try:
         given = json.loads(body, parse_float=Decimal)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
     if not isinstance(given, dict) or set(given) != {"documents"}:
         raise RefusedError(HTTPStatus.BAD_REQUEST, 'allowed: an object {"documents": [...]}')
