@@ -75,6 +75,10 @@ RULES = {
     "GET /api/v1/billing/webhooks/{}/deliveries": Rule(KeyScope.ADMIN, every_tenant=True),
     "GET /api/v1/billing/webhooks/{}/deliveries/{}": Rule(KeyScope.ADMIN, every_tenant=True),
     "POST /api/v1/billing/webhooks/{}/deliveries/{}/redeliver": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/ledger/entries": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/ledger/entries": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/ledger/entries/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/ledger/balances": Rule(KeyScope.ADMIN, every_tenant=True),
     "POST /api/v1/operations/{}": Rule(KeyScope.ADMIN),  # they work on the tenant default
     "GET /metrics": Rule(KeyScope.ADMIN),  # they count what all tenants do
 }

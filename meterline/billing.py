@@ -13,7 +13,7 @@ import polars as pl
 from aggregation.store import has_late_usage
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
-from invoicing.journal import journal
+from invoicing.ledger.journal import journal
 from invoicing.outbox.events import finalized
 from invoicing.outbox.store import emit_frame
 from meterline.billable import billable, ended_everywhere, invoice_tax, refuse_recurring

@@ -15,6 +15,7 @@ import click
 from meterline.directory import InUseError, server_of
 from meterline.invoice_commands import invoice_commands
 from meterline.key_commands import key_commands, listening_options
+from meterline.ledger_commands import ledger_commands
 from meterline.listening import Listening
 from meterline.output import Failure, Output, decode
 from meterline.price_commands import price_commands
@@ -226,18 +227,6 @@ def replay_rejections(data: Path, reason: str | None, repaired: Any) -> None:
     run(data, "replay_rejections", reason=reason, repaired=repaired.read() if repaired else None)
 
 
-@cli.group()
-def ledger() -> None:
-    """The double-entry ledger."""
-
-
-@ledger.command("balance")
-@data_option
-def trial_balance(data: Path) -> None:
-    """Print the trial balance."""
-    run(data, "trial_balance")
-
-
 def run(data: Path, operation: str, into: Path | None = None, /, **parameters: Any) -> None:
     """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure.
 
@@ -281,6 +270,7 @@ cli.add_command(key_commands(run, data_option))
 cli.add_command(webhook_commands(run, data_option))
 cli.add_command(outbox_commands(run, data_option, _publish))
 cli.add_command(price_commands(run, data_option, _text))
+cli.add_command(ledger_commands(run, data_option, _text))
 cli.add_command(rate)
 for group in invoice_commands(run, data_option, _text):
     cli.add_command(group)

@@ -22,6 +22,16 @@ from meterline.audit import audit
 from meterline.backfill import backfill_meter
 from meterline.billing import bill
 from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
+from meterline.ledger import (
+    close_books,
+    export_ledger,
+    list_entries,
+    post_documents,
+    reopen_books,
+    reverse_entry,
+    trial_balance,
+    verify_ledger,
+)
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.price_operations import (
@@ -36,7 +46,7 @@ from meterline.price_simulation import simulate_prices
 from meterline.rendering import apply_seller, show_invoice
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
-from meterline.tables import balance_table, invoice_table, meter_table
+from meterline.tables import invoice_table, meter_table
 from meterline.webhooks import WEBHOOK_OPERATIONS
 from rating.contract_faults import contract_faults
 from schemas.configuration import ConfigurationError, faults_of
@@ -149,12 +159,6 @@ def list_invoices(app: System, *, period: str) -> Iterator[Output]:
         yield invoice_table(period, books.invoices_of(connection, DEFAULT_TENANT, period))
 
 
-def trial_balance(app: System) -> Iterator[Output]:
-    """The balance of every account; debits and credits are equal."""
-    with app.database.connect() as connection:
-        yield balance_table(books.trial_balance(connection, DEFAULT_TENANT))
-
-
 OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     operation.__name__: operation
     for operation in (
@@ -162,7 +166,8 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
         show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
-        price_history, simulate_prices, *WEBHOOK_OPERATIONS,
+        price_history, simulate_prices, list_entries, post_documents, reverse_entry, verify_ledger, close_books,
+        reopen_books, export_ledger, *WEBHOOK_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}
@@ -187,5 +192,6 @@ def outputs_of(app: System, operation: str, parameters: dict[str, Any]) -> Itera
         yield from OPERATIONS[operation](app, **parameters)
     except (LookupError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
         yield Failure(message=str(error))
-    except sa.exc.DataError as error:  # a text that PostgreSQL has no place for, such as one with a NUL
-        yield Failure(message=str(error.orig))
+    except (sa.exc.DataError, sa.exc.IntegrityError) as error:
+        # a text that PostgreSQL has no place for, such as one with a NUL; a rule of the books, such as a closed period
+        yield Failure(message=str(error.orig).splitlines()[0])

@@ -55,6 +55,7 @@ NUMBERS = [
 JSON = {"Content-Type": "application/json"}
 QUERY = "/api/v1/meters/hostile/query"
 WEBHOOKS = "/api/v1/billing/webhooks"
+LEDGER = "/api/v1/billing/ledger"
 EXPLAIN = {"meter": "hostile", "from": "2013-01-01T00:00:00Z", "to": "2014-01-01T00:00:00Z"}
 PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
     QUERY: (
@@ -68,6 +69,8 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("subject",), ("meter",), ("from",), ("to",), ("asOf",), ("lateSince",), ("limit",), ("cursor",),
     ),
     "/api/v1/billing/events": (("after",), ("limit",)),
+    f"{LEDGER}/entries": (("document",), ("account",), ("from",), ("to",), ("after",), ("limit",)),
+    f"{LEDGER}/balances": (("asOf",), ("bookedThrough",), ("by",)),
     "/api/v1/meters/hostile/subjects": (("from",), ("to",)),
     "/api/v1/meters/hostile/group-by/region/values": (("from",), ("to",)),
 }  # fmt: skip
@@ -76,7 +79,7 @@ PATHS = (
     ("GET", "/api/v1/meters/{}"), ("GET", "/api/v1/meters/{}/query"), ("GET", "/api/v1/meters/{}/subjects"), ("GET", "/{}"),
     ("GET", "/api/v1/meters/hostile/group-by/{}/values"), ("DELETE", "/api/v1/keys/{}"), ("PUT", "/api/v1/meters/{}"), ("DELETE", "/api/v1/meters/{}"),
     ("GET", f"{WEBHOOKS}/{{}}"), ("DELETE", f"{WEBHOOKS}/{{}}"), ("POST", f"{WEBHOOKS}/{{}}/test"), ("GET", f"{WEBHOOKS}/{{}}/deliveries"),
-    ("GET", "/api/v1/billing/events/{}"),
+    ("GET", "/api/v1/billing/events/{}"), ("GET", "/api/v1/billing/ledger/entries/{}"),
 )  # fmt: skip
 METER = {
     "slug": "hostile",
@@ -251,6 +254,47 @@ def test_no_parameter_and_no_path_fails(tenants: Tenants) -> None:
         for filters in ({"$or": compared}, {"$and": compared}, {text: text}):
             asked_for = {**EXPLAIN, "advancedMeterGroupByFilters": {"region": filters}}
             refused(tenants.ask("POST", QUERY, "acme", content=json.dumps(asked_for)))
+
+
+def test_documents_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
+    """Every field of a document; what may be any text comes back as it was."""
+    url, kept = f"{LEDGER}/entries", []
+    head = {
+        "template": "P09",
+        "document": "one",
+        "currency": "EUR",
+        "effective_at": "2026-01-31",
+        "amounts": {"payment": "1"},
+    }
+    for number, text in enumerate(dict.fromkeys(TEXTS + SHORT)):
+        free = {
+            "document": f"{number}{text}",
+            "customer": text,
+            "dimension": text,
+            "description": f"{text}.",
+            "kind": f"{text}.",
+        }
+        answer = tenants.ask("POST", url, "acme", content=json.dumps({"documents": [{**head, **free}]}), headers=JSON)
+        if not refused(answer):
+            kept.append(text)
+            shown = tenants.ask("GET", f"{url}/{answer.json()['entries'][0]}", "acme").json()
+            assert [shown[key] for key in ("document_id", "description", "document_kind")] == [
+                free[key] for key in ("document", "description", "kind")
+            ]
+            assert [(each["customer"], each["dimension"]) for each in shown["postings"]] == [(text, text), (text, "")]
+    assert len(kept) > 0.7 * len(TEXTS)
+    for text in SHORT:
+        for field in (
+            {"template": text}, {"currency": text}, {"effective_at": text}, {"amounts": text}, {"amounts": {text: "1"}}, {text: text},
+            {"amounts": {"payment": text}}, {"amounts": {"payment": f"1 {text}"}}, {"relates_to": text}, {"relates_to_period": text},
+            {"version": text},
+        ):  # fmt: skip
+            refused(
+                tenants.ask("POST", url, "acme", content=json.dumps({"documents": [{**head, **field}]}), headers=JSON)
+            )
+        refused(tenants.ask("POST", url, "acme", content=json.dumps({text: text}), headers=JSON))
+        refused(tenants.ask("POST", url, "acme", content=json.dumps(text), headers=JSON))
+    refused(tenants.ask("POST", url, "acme", content=b"[" * 100_000, headers=JSON))
 
 
 def test_meters_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:

@@ -148,7 +148,7 @@ def test_every_example_is_answered_as_it_is_said(described: Described) -> None:
                     name, client.request(method, path, params=pairs, headers=headers, content=content), good=True
                 )
                 sent += 1
-    assert sent > 45
+    assert sent > 55
     csv = client.get("/api/v1/meters/calls/query", headers={"Accept": "text/csv"})
     described.check("GET /api/v1/meters/{}/query", csv, good=True)
 
@@ -207,6 +207,10 @@ def test_refusals_are_described(described: Described) -> None:
         ("POST /api/v1/meters", ask("POST", "/api/v1/meters", json={"slug": "calls", "eventType": "x", "aggregation": "COUNT"})),
         ("PUT /api/v1/meters/{}", ask("PUT", "/api/v1/meters/none", json={})),
         ("DELETE /api/v1/meters/{}", ask("DELETE", "/api/v1/meters/none")),
+        ("POST /api/v1/billing/ledger/entries", ask("POST", "/api/v1/billing/ledger/entries", json={"documents": []})),
+        ("GET /api/v1/billing/ledger/entries", ask("GET", "/api/v1/billing/ledger/entries?limit=-1")),
+        ("GET /api/v1/billing/ledger/entries/{}", ask("GET", "/api/v1/billing/ledger/entries/none")),
+        ("GET /api/v1/billing/ledger/balances", ask("GET", "/api/v1/billing/ledger/balances?by=moon")),
         ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"tenant": "other", "scopes": ["query"]})),
         ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"scopes": ["everything"]})),
         ("DELETE /api/v1/keys/{}", ask("DELETE", f"/api/v1/keys/{'0' * 16}")),

@@ -28,6 +28,7 @@ SHARED = 6
 NOW = datetime.now(UTC).replace(microsecond=0)
 RANGE = {"from": (NOW - timedelta(hours=2)).isoformat(), "to": (NOW + timedelta(hours=2)).isoformat()}
 JSON = {"Content-Type": "application/json"}
+LEDGER = "/api/v1/billing/ledger"
 METER, EVENTS = "/api/v1/meters/{meter}", "/api/v1/events"
 USAGE = "/api/v1/meters/bytes"
 WEBHOOKS, TOLD = "/api/v1/billing/webhooks", "/api/v1/billing/events"
@@ -111,6 +112,19 @@ CASES: dict[str, list[Case]] = {
         posted("/api/v1/keys", {"scopes": ["nothing"]}),
     ],
     "DELETE /api/v1/keys/{id}": [Case(f"/api/v1/keys/{'0' * 16}")],
+    f"GET {LEDGER}/entries": [
+        Case(f"{LEDGER}/entries", shows=True),
+        Case(f"{LEDGER}/entries", {"params": {"document": "shared", "account": 1100, "limit": 9}}, shows=True),
+    ],
+    f"POST {LEDGER}/entries": [
+        posted(f"{LEDGER}/entries", {"documents": [{"template": "P09", "document": "shared", "tenant": "default"}]}),
+        posted(f"{LEDGER}/entries", {"documents": [], "tenant": "default"}),
+    ],
+    f"GET {LEDGER}/entries/{{id}}": [Case(f"{LEDGER}/entries/{'0' * 32}")],
+    f"GET {LEDGER}/balances": [
+        Case(f"{LEDGER}/balances", {"params": {"by": "customer,dimension"}}, shows=True),
+        Case(f"{LEDGER}/balances", {"params": {"tenant": "default"}}),
+    ],
     "POST /api/v1/meters": [posted("/api/v1/meters", {"slug": "bytes"})],
     "PUT /api/v1/meters/{slug}": [posted("/api/v1/meters/nothing", {"name": "x"})],
     "DELETE /api/v1/meters/{slug}": [Case("/api/v1/meters/nothing")],
@@ -183,6 +197,15 @@ def of_webhooks(path: str, own: Webhook, others: Webhook) -> str:
     return path.replace("OWN", own.id).replace("OTHERS", others.id).replace("THEIRS", others.event)
 
 
+def payment_of(tenant: str) -> dict[str, Any]:
+    """A payment whose document both tenants have."""
+    mark = MARKS[tenant]
+    return {
+        "template": "P09", "document": "shared", "customer": f"{mark}-customer", "currency": "EUR", "effective_at": f"{NOW:%Y-%m-%d}",
+        "amounts": {"payment": {f"{mark}-payout": VALUES[tenant]}}, "description": f"{mark}-description",
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
     """A server with the usage of both tenants; that of the tenant default was sent twice."""
@@ -196,6 +219,8 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
             named = {"name": f"{MARKS[tenant]} key", "scopes": ["query"]}
             assert running.ask("POST", "/api/v1/keys", tenant, json=named).status_code == 201
             running.send(tenant, events_of(tenant))
+            paid = running.ask("POST", f"{LEDGER}/entries", tenant, json={"documents": [payment_of(tenant)]})
+            assert paid.status_code in {200, 201}, paid.text
         customer = f"customer: {MARKS['default']}-customer, name: x, subjects: [shared], plan: p, starts_on: 2026-01-01"
         running.operate("apply_contracts", text=f"contracts: [{{{customer}}}]", file="contracts.yaml")
         rejected = [{"tenant": tenant, "id": f"{mark}-rejected", "data": mark} for tenant, mark in MARKS.items()]
@@ -254,12 +279,15 @@ def test_the_same_ids_are_two_tenants_events(tenants: Tenants) -> None:
 
 
 def test_a_place_in_another_tenants_events_shows_nothing_of_them(tenants: Tenants) -> None:
-    """A cursor says where to go on, and not whose events to read; a key's id names no key of another."""
+    """A cursor says where to go on, and not whose events to read; the ids of keys and entries name none of another."""
     explained = {**RANGE, "meter": "bytes", "limit": 1}
     cursor = tenants.ask("GET", "/api/v1/usage/explain", "default", params=explained).json()["nextCursor"]
     answer = tenants.ask("GET", "/api/v1/usage/explain", "acme", params={**explained, "cursor": cursor})
     assert answer.status_code == 200
     assert MARKS["default"] not in answer.text
+    (entry,) = tenants.ask("GET", f"{LEDGER}/entries", "default").json()["entries"]
+    assert tenants.ask("GET", f"{LEDGER}/entries/{entry['id']}", "default").json() == entry
+    assert is_problem(tenants.ask("GET", f"{LEDGER}/entries/{entry['id']}", "acme"), 404)
     for key in tenants.ask("GET", "/api/v1/keys", "default").json():
         assert is_problem(tenants.ask("DELETE", f"/api/v1/keys/{key['id']}", "acme"), 404)
 

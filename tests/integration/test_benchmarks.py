@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from benchmarks import import_flights, outbox, query, rating, worker
+from benchmarks import import_flights, ledger, outbox, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -55,6 +55,13 @@ def test_the_query_benchmark_gives_one_answer_from_rollups_and_from_events() -> 
     """The benchmark itself holds the two against each other, and its answer is the same every time."""
     first, second = (query.run(query.SMOKE_ROLLUPS, query.SMOKE_QUERIES, query.SMOKE_EVENTS_AN_HOUR) for _ in range(2))
     assert first["rollups"] == query.SMOKE_ROLLUPS
+    assert first["digest"] == second["digest"]
+
+
+def test_the_ledger_benchmark_posts_the_same_books_every_time() -> None:
+    """All entries are posted and verified; the last hash of the chain is the same in a second run."""
+    first, second = (ledger.run(ledger.SMOKE_ENTRIES, ledger.SMOKE_ROWWISE) for _ in range(2))
+    assert first["postings"] == 3 * ledger.SMOKE_ENTRIES
     assert first["digest"] == second["digest"]
 
 

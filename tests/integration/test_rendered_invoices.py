@@ -11,14 +11,13 @@ import sqlalchemy as sa
 
 from invoicing import store
 from invoicing.assemble import assemble
-from invoicing.journal import journal
+from invoicing.ledger.journal import journal
 from invoicing.rendering.store import apply_seller, seller_at
 from meterline.operations import outputs_of
 from meterline.output import Failure, File, Output, Text
 from meterline.system import System
-from schemas.charge import CHARGES
 from schemas.contract import parse_contracts
-from schemas.invoice import BOOKED, Basis, Tax
+from schemas.invoice import BOOKED, CHARGED, Basis, Tax
 from schemas.party import Seller, parse_seller
 from tests.documents.samples import exact
 
@@ -49,13 +48,13 @@ def app(database: sa.Engine) -> System:
         {
             "customer": customer, "period": "2026-03", "charge": "calls", "description": "Calls", "model": "standard",
             "meter": "calls", "quantity": exact(100), "amount": exact(10), "amount_minor": 1000, "currency": "EUR",
-            "slices": [{"up_to": None, "quantity": exact(100), "unit_price": exact("0.1"), "flat": exact(0), "amount": exact(10)}],
+            "slices": [{"label": "", "up_to": None, "quantity": exact(100), "unit_price": exact("0.1"), "flat": exact(0), "amount": exact(10)}],
             **vars(BASIS),
         }
         for customer in ("aeroe", "bo")
     ]  # fmt: skip
     assembled = assemble(
-        pl.DataFrame(rows, schema=CHARGES), pl.DataFrame(schema=BOOKED), tenant="default", run_period="2026-03",
+        pl.DataFrame(rows, schema=CHARGED), pl.DataFrame(schema=BOOKED), tenant="default", run_period="2026-03",
         bases={"2026-03": BASIS}, customer_names={each.customer: each.name for each in CONTRACTS.contracts},
         tax=Tax("VAT", exact(19)), next_number=1, issued_at=ISSUED,
     )  # fmt: skip

@@ -7,7 +7,7 @@ acts for a tenant reaches that tenant's rows alone.
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

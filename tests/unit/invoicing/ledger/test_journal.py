@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 
-from invoicing.journal import Journal, journal
+from invoicing.ledger.journal import Journal, journal
 from schemas.identity import digest
 from schemas.invoice import INVOICES
 from schemas.journal import ENTRIES, POSTINGS
@@ -33,7 +33,7 @@ def test_an_invoice_in_arrears_is_debited_to_receivable() -> None:
         (3, 2000, -2000),
     ]
     [entry] = posted.entries.rows(named=True)
-    assert entry["id"] == digest("P02", "invoice 0")
+    assert entry["id"] == digest("default", "P02", "invoice 0", 1, 1)
     assert (entry["document_id"], entry["description"]) == ("invoice 0", "Invoice for 2013-02 to United")
 
 
