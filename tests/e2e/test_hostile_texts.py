@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.tenants import BATCH, Tenants, running_tenants
-from tests.e2e.test_keys import HOSTILE, is_problem
+from tests.e2e.test_hostile_requests import HOSTILE
+from tests.e2e.test_keys import is_problem
 
 TEXTS = [
     *HOSTILE, "{x:String}", "{tenant:String}", "%(tenant)s", "' UNION SELECT * FROM events --", "\\'", "\\N", "a%", "_", "100%_\\%", "\ud83d",
