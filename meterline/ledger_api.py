@@ -39,7 +39,10 @@ def ledger_routes(database: sa.Engine) -> list[Route]:
             except RefusedError as refused:
                 return problem_response(refused)
             except ConfigurationError as error:
-                listed = [{"field": fault.key, "detail": f"{fault.value}: {fault.allowed}"} for fault in error.faults]
+                listed = [
+                    {"field": _text(fault.key), "detail": _text(f"{fault.value}: {fault.allowed}")}
+                    for fault in error.faults
+                ]
                 detail = f"{len(listed)} faults; nothing was posted"
                 return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, detail, validationErrors=listed))
             except store.OtherContentError as error:
@@ -115,3 +118,8 @@ def _asked(request: Request, allowed: set[str]) -> dict[str, str]:
     if unknown := sorted(set(asked) - allowed):
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"{', '.join(unknown)}; allowed: {', '.join(sorted(allowed))}")
     return asked
+
+
+def _text(said: str) -> str:
+    """A text that UTF-8 can have: half of a surrogate pair becomes a question mark."""
+    return said.encode("utf-8", "replace").decode()
