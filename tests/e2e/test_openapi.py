@@ -111,8 +111,9 @@ def example_of(parameter: dict[str, Any]) -> Any:
     return parameter.get("example", parameter.get("content", {}).get("application/json", {}).get("example"))
 
 
-def test_every_example_is_answered_as_it_is_said(described: Described) -> None:
-    """With each body, and each parameter of a query alone; all of it succeeds, in an order in which it can."""
+@pytest.fixture(scope="module")
+def sent(described: Described) -> int:
+    """How many examples were sent to the live server, each checked against its description."""
     client, sent = described.client, 0
     made = client.post("/api/v1/keys", json={"scopes": ["query"]}).json()["id"]
     names = list(described.operations)
@@ -148,13 +149,20 @@ def test_every_example_is_answered_as_it_is_said(described: Described) -> None:
                     name, client.request(method, path, params=pairs, headers=headers, content=content), good=True
                 )
                 sent += 1
+    return sent
+
+
+def test_every_example_is_answered_as_it_is_said(described: Described, sent: int) -> None:
+    """With each body, and each parameter of a query alone; all of it succeeds, in an order in which it can."""
+    client = described.client
     assert sent > 55
     csv = client.get("/api/v1/meters/calls/query", headers={"Accept": "text/csv"})
     described.check("GET /api/v1/meters/{}/query", csv, good=True)
 
 
-def test_what_was_sent_shows_in_bodies_that_are_not_empty(described: Described) -> None:
+def test_what_was_sent_shows_in_bodies_that_are_not_empty(described: Described, sent: int) -> None:
     """Queries, lists and explanations of the examples' events are of the shapes that are described, row by row."""
+    assert sent
     described.operate("replay_rejections", reason="missing_field", repaired=None)
     asked = "from=2026-01-01T00:00:00Z&to=2099-01-01T00:00:00Z"
     hook = described.filled("v1/billing/webhooks/{id}/deliveries")
