@@ -27,7 +27,7 @@ from schemas.money import QUANTITY
 from schemas.wanted import Want, together
 from stores.clickhouse import Client
 from tests.oracles.rating.kinds import Event
-from tests.properties.test_rating_laws import decimal, usage_of
+from tests.simulation.rating_cases import decimal, usage_of
 from tests.strategies.rating import AGGREGATIONS, RatingCase, rating_cases
 
 METERS = tuple(

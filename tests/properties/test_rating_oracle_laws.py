@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from schemas.charges import GraduatedCharge
@@ -52,7 +52,12 @@ def test_rows_and_taxes_add_up(case: RatingCase) -> None:
 @few
 @given(rating_cases())
 def test_neither_order_nor_the_cut_of_bills_changes_anything(case: RatingCase) -> None:
-    """Events in another order, and bills asked for in two goes, give the same rows."""
+    """Events in another order, and bills asked for in two goes, give the same rows.
+
+    Not of recurring quantities: their levels are handed over, and not found in the events.
+    """
+    charges = [charge for book in case.books for plan in book.plans for charge in plan.charges]
+    assume(not any(getattr(charge, "recurring", False) for charge in charges))
     case.credits = {}
     whole, middle = answer_of(case), case.after + (case.through - case.after) / 3
     assert rate_slowly(case.events[::-1], case.books, case.contracts, **case.arguments) == whole

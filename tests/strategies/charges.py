@@ -170,7 +170,7 @@ def spend(draw: st.DrawFn, currencies: Sequence[str] | None, unit: str | None = 
     found: dict[str, Any] = {}
     if draw(maybe):
         found["minimum_spend"] = price(draw, currencies, unit)
-    if draw(maybe):
+    elif draw(maybe):  # a maximum is at least the minimum
         found["maximum_spend"] = price(draw, currencies, unit)
     if draw(maybe):
         found["commitment"] = _commitment(draw, currencies, unit)
