@@ -21,10 +21,11 @@ _PER_UNIT = pl.lit(10**9, pl.Int128)  # an amount has 9 decimals more than a pri
 
 def price(parts: pl.DataFrame, segments: pl.DataFrame, terms: Sequence[Term]) -> Priced:
     """The slices and amounts of all parts (rating.frames.PARTS), metered and flat; `segments` has their fractions."""
-    metered = slices_of(parts, terms)
     flat = pl.Series([isinstance(term.charge, FlatCharge) for term in terms], dtype=pl.Boolean)
+    is_flat = pl.lit(flat).gather(pl.col("term"))
+    metered = slices_of(parts.with_columns(trial=pl.col("trial") & ~is_flat), terms)
     numbered = parts.select("row", "segment", "term", "trial").with_row_index("part")
-    of_flat = numbered.filter(pl.lit(flat).gather(pl.col("term")))
+    of_flat = numbered.filter(is_flat)
     if of_flat.is_empty():
         return metered
     fractions = [segments[name].gather(of_flat["segment"]) for name in ("numerator", "denominator")]

@@ -99,6 +99,25 @@ def test_flat_and_metered_parts_are_priced_together() -> None:
     assert price(parts[1:2], segments, terms).amounts.to_list() == [6]
 
 
+def test_a_flat_part_on_trial_has_one_slice() -> None:
+    """Its fraction of the period; it is no unit that is sold for nothing beside it."""
+    row = {
+        "row": 0,
+        "segment": 0,
+        "term": 0,
+        "cell": 0,
+        "before": 0,
+        "quantity": 1,
+        "total": 1,
+        "opens": False,
+        "trial": True,
+    }
+    parts = pl.DataFrame([{name: row.get(name) for name in PARTS}], schema=PARTS)
+    segments = pl.DataFrame({"numerator": [1], "denominator": [2]}, schema=FRACTIONS)
+    found = price(parts, segments, [flat(10)])
+    assert found.slices.select("label", "quantity", "amount").rows() == [("trial", Decimal("0.5"), 0)]
+
+
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=6), st.decimals(0, 10**6, places=12))
 def test_segments_add_up_to_the_row(numerators: list[int], amount: Decimal) -> None:
