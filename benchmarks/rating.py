@@ -28,10 +28,11 @@ from aggregation.store import metered_usage, subject_ranges
 from benchmarks.report import peak_memory_mib, report
 from meterline.rating_run import rated_in_chunks
 from rating.books import Books
-from rating.frames import INSTANT, PARTS
+from rating.frames import PARTS
 from rating.models import slices_of
 from rating.prices import Term
 from rating.rater import Basis, Rated, Rater
+from schemas.charge import INSTANT
 from schemas.contract import Contracts
 from schemas.identity import content_digest
 from schemas.log import LogConfig

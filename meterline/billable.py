@@ -66,9 +66,9 @@ def invoice_tax(books: Sequence[PriceBook], charges: Sequence[pl.DataFrame]) -> 
 
     Invoices have one tax so far: prices that include tax, several rates and tax codes are rated, and not billed.
     """
-    used = pl.concat([frame.select("book_digest", "tax_code") for frame in charges]).unique()
+    used = {row for frame in charges for row in frame.select("book_digest", "tax_code").unique().rows()}
     by_digest = {book.digest: book for book in books}
-    rules = {by_digest[digest].taxes.get(code) if code else by_digest[digest].tax for digest, code in used.rows()}
+    rules = {by_digest[digest].taxes.get(code) if code else by_digest[digest].tax for digest, code in used}
     if not rules:
         return None
     rule = next(iter(rules))

@@ -19,16 +19,16 @@ from invoicing.outbox.store import emit_frame
 from meterline.billable import billable, ended_everywhere, invoice_tax, refuse_recurring
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
+from meterline.rating_run import rated_chunks
 from meterline.rollups import whole_rollups
 from meterline.system import System, wait_until_stored
 from meterline.tables import invoice_table
-from meterline.usage_for_rating import rated_chunks
 from rating.books import Books, book_in_force
 from rating.claiming import UNASSIGNED
 from rating.rater import Basis, Rated, Rater
 from schemas.contract import Contracts
+from schemas.invoice import CHARGED, Run
 from schemas.invoice import Basis as InvoiceBasis
-from schemas.invoice import Run
 from schemas.log import Barrier
 from schemas.meter import Meter
 from schemas.price_book import PriceBook
@@ -96,7 +96,8 @@ def _bill(app: System, month: Period, now: Callable[[], datetime]) -> Iterator[O
     # 3. rate
     rated, bases = yield from _rate(app, run, month, terms)
     chunks = [chunk for of_period in rated.values() for chunk in of_period]
-    charges = pl.concat([billable(each.charges, each.slices, terms.contracts) for each in chunks])
+    charged = [billable(each.charges, each.slices, terms.contracts) for each in chunks]
+    charges = pl.concat([pl.DataFrame(schema=CHARGED), *charged])
     tax = invoice_tax(terms.known_at(run.started_at), [each.charges for each in chunks])
     bases |= {name: bases[str(month)] for name in charges["period"].unique() if name > str(month)}  # in advance
     # 4. and 5.

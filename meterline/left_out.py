@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from rating.frames import INSTANT
 from rating.schedules import Period, Scheduler
+from schemas.charge import INSTANT
 from schemas.charges import Charge, MatrixCharge, MeteredCharge
 from schemas.configuration import Fault
 from schemas.contract import Contract, Contracts

@@ -14,15 +14,15 @@ import polars as pl
 from invoicing import store as invoicing
 from meterline.output import Output, Table, Text
 from meterline.period import Period
+from meterline.rating_run import rated_chunks
 from meterline.rollups import whole_rollups
 from meterline.system import System
-from meterline.usage_for_rating import rated_chunks
 from rating.books import Books
 from rating.contract_faults import contract_faults
 from rating.rater import Basis, Rater
-from schemas.charge import Columns
 from schemas.configuration import ConfigurationError
 from schemas.contract import Contracts, parse_contracts
+from schemas.invoice import Columns
 from schemas.money import MINOR_UNITS, major
 from schemas.price_book import PriceBook, parse_price_book
 from schemas.tenant import DEFAULT_TENANT

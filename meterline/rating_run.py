@@ -5,12 +5,19 @@ no contract names in another.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import polars as pl
 
 from aggregation.plan import SubjectRange
+from aggregation.recount import Backfill
+from aggregation.store import metered_usage, subject_ranges
+from meterline.rollups import backfills_of
+from meterline.system import System
 from rating.rater import Rated, Rater
 from schemas.contract import Contract
+from schemas.meter import Meter
+from schemas.tenant import DEFAULT_TENANT
 from schemas.wanted import Want, together
 
 CONTRACTS_AT_ONCE = 5_000
@@ -20,6 +27,20 @@ Usage = Callable[[Sequence[Want], Sequence[str] | SubjectRange], pl.DataFrame]
 """Reads the usage that is wanted of some subjects, as of the cut: see `aggregation.store.metered_usage`."""
 Ranges = Callable[[Sequence[Want], int], Sequence[SubjectRange]]
 """Finds ranges of about so many subjects with such usage: see `aggregation.store.subject_ranges`."""
+
+
+def rated_chunks(app: System, meters: Sequence[Meter], rater: Rater) -> Iterator[Rated]:
+    """The charges of all customers of a rater, chunk by chunk; of the usage before its cut."""
+    backfills: dict[str, list[Backfill]] = {}
+    for each in backfills_of(app.database, app.log):
+        backfills.setdefault(each.meter.slug, []).append(each)
+    cut = rater.basis.cut
+    usage = partial(metered_usage, app.clickhouse, app.log.config, DEFAULT_TENANT, meters, backfills=backfills)
+
+    def ranges(wants: Sequence[Want], subjects_at_once: int) -> Sequence[SubjectRange]:
+        return subject_ranges(app.clickhouse, DEFAULT_TENANT, wants, cut, subjects_at_once)
+
+    return rated_in_chunks(rater, lambda wants, subjects: usage(wants, cut, subjects), ranges)
 
 
 def rated_in_chunks(

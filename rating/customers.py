@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from rating.books import local_midnight
-from rating.frames import INSTANT, SEGMENTS
+from rating.frames import SEGMENTS
 from rating.prices import Term
 from rating.schedules import Period, Scheduler
 from rating.terms import Terms
+from schemas.charge import INSTANT
 from schemas.contract import Contract
 from schemas.invoice import Columns
 

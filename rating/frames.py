@@ -12,10 +12,9 @@ price.
 
 import polars as pl
 
+from schemas.charge import INSTANT
 from schemas.invoice import Columns
 from schemas.money import AMOUNT, PRICE, QUANTITY
-
-INSTANT = pl.Datetime("us", "UTC")
 
 USAGE: Columns = {
     "subject": pl.String,

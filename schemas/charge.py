@@ -4,9 +4,9 @@ from enum import StrEnum
 
 import polars as pl
 
+from schemas.invoice import Columns
 from schemas.money import AMOUNT, PRICE, QUANTITY
 
-Columns = dict[str, pl.DataType | type[pl.DataType]]
 INSTANT = pl.Datetime("us", "UTC")
 
 

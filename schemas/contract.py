@@ -4,7 +4,6 @@ Owns that a subject has at most one payer. Their order in the file means nothing
 customer, and their digest does not depend on it.
 """
 
-from datetime import date
 from functools import cached_property
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
@@ -129,17 +128,6 @@ class Contract(Frozen):
     def zone(self) -> ZoneInfo:
         """Where its days are counted."""
         return ZoneInfo(self.time_zone)
-
-    def in_force(self, period_end: date) -> bool:
-        """Whether the contract holds for a period: if it starts before the first day after the period, `period_end`.
-
-        A contract that starts within a period holds for the whole of it.
-
-        >>> contract = Contract(customer="UA", name="United", subjects=("UA",), plan="airline", starts_on="2013-01-31")
-        >>> contract.in_force(date(2013, 1, 1)), contract.in_force(date(2013, 2, 1))
-        (False, True)
-        """
-        return self.starts_on < period_end
 
 
 def _sorted_contracts(contracts: tuple[Contract, ...]) -> tuple[Contract, ...]:

@@ -19,8 +19,8 @@ from aggregation.store import metered_usage, store_batch
 from meterline.rating_run import rated_in_chunks
 from rating.books import Books
 from rating.combining import combined
-from rating.frames import INSTANT
 from rating.rater import Basis, Rated, Rater
+from schemas.charge import INSTANT
 from schemas.log import Barrier, Configure, Flush, LogConfig, Record, Records, punctuation_key
 from schemas.meter import Aggregation, Meter
 from schemas.money import QUANTITY

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from rating.frames import INSTANT
+from schemas.charge import INSTANT
 from schemas.money import QUANTITY
 from schemas.tables import LATEST
 from tests.oracles.rating.kinds import Event
