@@ -167,7 +167,8 @@ def _nobodys(usage: pl.DataFrame, customers: Customers, aggregations: Mapping[st
     """The usage of subjects that nobody pays for (columns UNASSIGNED), sorted by subject and meter."""
     strangers = sorted(set(usage["meter"].unique()) - set(aggregations))
     if strangers:
-        raise ValueError(f"usage of meters without an aggregation: {', '.join(strangers)}")
+        known = ", ".join(sorted(aggregations)) or "(none)"
+        raise ValueError(f"usage of meters without an aggregation: {', '.join(strangers)}; allowed: {known}")
     lost = usage.join(customers.subjects, on="subject", how="anti")
     kinds = pl.col("meter").replace_strict(aggregations, return_dtype=pl.String)
     found = combined(lost.with_columns(aggregation=kinds), ["subject", "meter"]).sort("subject", "meter")

@@ -79,7 +79,10 @@ def terms_as_of(customer: str, instant: datetime, books: Books, contracts: Contr
     # 1. version
     version = version_as_of(contract, instant, books)
     if version is None:
-        raise LookupError(f"contract of {customer}: no version of its price book is in force at {instant.isoformat()}")
+        raise LookupError(
+            f"contract of {customer}: no version of its price book is in force at {instant.isoformat()}; allowed: one"
+            " that holds from the contract's first billed period on, by effective_at or existing_customers_at"
+        )
     book = books.in_currency(version, contract.currency or version.currency)
     # 2. plan
     plan = books.plan(book, plan_as_of(contract, instant), [contract.layer, *(each.layer for each in come)])

@@ -37,6 +37,20 @@ def test_the_guide_names_every_event() -> None:
     assert set(listed) == set(EventType)
 
 
+def check_signed(one: Received, event_of: Callable[[dict[str, str], bytes, str], Any], secret: str) -> None:
+    """A finalized invoice's webhook is signed, as the guide and another library check it; what was changed is not."""
+    said = event_of(one.headers, one.body, secret)
+    assert said == Webhook(secret).verify(one.body, one.headers)
+    assert (said["id"], said["type"], said["data"]["period"]) == (one.id, "invoice.finalized", "2013-01")
+    for headers, body in (
+        (one.headers, one.body + b" "),
+        ({**one.headers, "webhook-id": "x"}, one.body),
+        ({**one.headers, "webhook-timestamp": "5"}, one.body),
+    ):
+        with pytest.raises(ValueError, match=r"not signed|old webhook"):
+            event_of(headers, body, secret)
+
+
 def test_a_bill_run_is_told_to_who_wants_to_know(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,16 +85,7 @@ def test_a_bill_run_is_told_to_who_wants_to_know(
             await operate("bill", period="2013-01")
             invoices = [await asyncio.wait_for(arrived.get(), PATIENCE_S) for _ in range(7)]
             for one in invoices:
-                said = event_of(one.headers, one.body, secret)
-                assert said == Webhook(secret).verify(one.body, one.headers)
-                assert (said["id"], said["type"], said["data"]["period"]) == (one.id, "invoice.finalized", "2013-01")
-                for headers, body in (
-                    (one.headers, one.body + b" "),
-                    ({**one.headers, "webhook-id": "x"}, one.body),
-                    ({**one.headers, "webhook-timestamp": "5"}, one.body),
-                ):
-                    with pytest.raises(ValueError, match=r"not signed|old webhook"):
-                        event_of(headers, body, secret)
+                check_signed(one, event_of, secret)
             numbers = {json.loads(one.body)["data"]["number"] for one in invoices}
             assert numbers == {f"INV-{number:06d}" for number in range(1, 8)}
             await operate("bill", period="2013-01")  # which changes nothing, and tells nothing
