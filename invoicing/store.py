@@ -1,24 +1,18 @@
-"""Invoicing's tables in PostgreSQL: applied price books and contracts, bill runs, invoices, the journal.
+"""What is billed from, in PostgreSQL: applied price books and contracts, and bill runs.
 
 A shell. Every function works in the transaction of the connection it is given, which must be READ COMMITTED; the
-caller commits. The rules of the books are the database's own and speak up at the caller's commit at the latest. What
-two processes could do at once for one tenant waits for a lock that ends with the transaction.
+caller commits. What two processes could do at once for one tenant waits for a lock that ends with the transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import polars as pl
 import sqlalchemy as sa
 
 from invoicing.ledger.store import OtherContentError
-from invoicing.ledger.store import post as post_entries
-from schemas.invoice import BOOKED, INVOICE_NUMBER, INVOICES, LINES, Basis, Columns, Run
-from stores.postgres import copy_in
-
-_JSON = {"tax", "explanation", "body"}  # read as text: parsed JSON would make floats of numbers
+from schemas.invoice import Basis, Run
 
 
 @dataclass(frozen=True)
@@ -29,14 +23,6 @@ class Contracts:
     body: str
 
 
-@dataclass(frozen=True)
-class Posted:
-    """How many invoices and journal entries were new."""
-
-    invoices: int
-    entries: int
-
-
 def apply_price_book(
     connection: sa.Connection, tenant: str, *, book: str, version: int, digest: str, body: str, applied_at: datetime
 ) -> bool:
@@ -44,7 +30,7 @@ def apply_price_book(
 
     Raises OtherContentError when the version is there with another digest, or the content under another version.
     """
-    _lock(connection, tenant)
+    lock(connection, tenant)
     same = "SELECT book, version, digest FROM price_books WHERE tenant = :tenant AND "
     key = {"tenant": tenant, "book": book, "version": version, "digest": digest}
     for known_book, known_version, known_digest in connection.execute(
@@ -78,7 +64,7 @@ def apply_contracts(connection: sa.Connection, tenant: str, *, digest: str, body
 
     Raises OtherContentError when the digest was applied with another body.
     """
-    _lock(connection, tenant)
+    lock(connection, tenant)
     known = contracts_of(connection, tenant, digest)
     if known is not None and known.body != body:
         raise OtherContentError(f"contracts with the digest {digest} were applied with another content")
@@ -135,7 +121,7 @@ def start_run(connection: sa.Connection, tenant: str, period: str, basis: Basis,
 
 
 def finish_run(connection: sa.Connection, run: Run, rated: Mapping[str, Basis], *, posted_at: datetime) -> None:
-    """Mark the run as posted, with every period that it rated. Belongs into the transaction that posts.
+    """Mark the run as posted, with every period that it rated. Belongs into the transaction that posts, before all else.
 
     Raises ValueError when the run was started anew or posted by somebody else meanwhile.
     """
@@ -154,6 +140,22 @@ def finish_run(connection: sa.Connection, run: Run, rated: Mapping[str, Basis], 
         [{"tenant": run.tenant, "period": period, "run_period": run.period, **vars(basis)}
          for period, basis in rated.items()],
     )  # fmt: skip
+    connection.execute(
+        sa.text("DELETE FROM periods_to_rate WHERE tenant = :tenant AND period = ANY (:periods)"),
+        {"tenant": run.tenant, "periods": [period for period in rated if period != run.period]},
+    )
+
+
+def rate_again(connection: sa.Connection, tenant: str, period: str, *, reason: str, at: datetime) -> None:
+    """Let the next run look at a billed period again, also where no usage came: an invoice of it changed."""
+    query = """INSERT INTO periods_to_rate VALUES (:tenant, :period, :reason, :at) ON CONFLICT DO NOTHING"""
+    connection.execute(sa.text(query), {"tenant": tenant, "period": period, "reason": reason, "at": at})
+
+
+def periods_to_rate(connection: sa.Connection, tenant: str) -> set[str]:
+    """The periods that the next run looks at again."""
+    query = "SELECT period FROM periods_to_rate WHERE tenant = :tenant"
+    return set(connection.execute(sa.text(query), {"tenant": tenant}).scalars())
 
 
 def run_of(connection: sa.Connection, tenant: str, period: str) -> Run | None:
@@ -174,73 +176,8 @@ def latest_ratings(connection: sa.Connection, tenant: str) -> dict[str, tuple[in
     return {period: (cut, contracts_digest) for period, cut, contracts_digest in rows}
 
 
-def booked(connection: sa.Connection, tenant: str, periods: Sequence[str]) -> pl.DataFrame:
-    """What the posted lines for usage of these periods add up to (columns `schemas.invoice.BOOKED`)."""
-    query = """
-        SELECT l.customer, l.usage_period, l.charge, i.currency, max(l.description), max(l.model), max(l.meter),
-            sum(l.quantity), sum(l.amount), CAST(sum(l.amount_minor) AS bigint)
-        FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
-        WHERE i.tenant = :tenant AND l.usage_period = ANY (:periods)
-        GROUP BY 1, 2, 3, 4 ORDER BY l.customer COLLATE "C", l.usage_period, l.charge COLLATE "C", i.currency"""
-    rows = connection.execute(sa.text(query), {"tenant": tenant, "periods": list(periods)})
-    return pl.DataFrame([tuple(row) for row in rows], schema=BOOKED, orient="row")
-
-
-def next_number(connection: sa.Connection, tenant: str) -> int:
-    """The number that the tenant's next invoice gets. Others who ask wait until this transaction ends."""
-    _lock(connection, tenant)
-    query = "SELECT number FROM invoices WHERE tenant = :tenant ORDER BY length(number) DESC, number DESC LIMIT 1"
-    highest = connection.execute(sa.text(query), {"tenant": tenant}).scalar_one_or_none()
-    return 1 if highest is None else int(highest.partition("-")[2]) + 1
-
-
-def post(
-    connection: sa.Connection,
-    invoices: pl.DataFrame,
-    lines: pl.DataFrame,
-    entries: pl.DataFrame,
-    postings: pl.DataFrame,
-) -> Posted:
-    """Write invoices and journal for good. What is there already with the same content is left as it is.
-
-    Raises OtherContentError when an id is there with other content, ValueError when the numbers of the new invoices
-    do not go on where the tenant's last one ended.
-    """
-    for tenant in sorted(set(invoices["tenant"])):
-        _lock(connection, tenant)
-    fresh = _fresh(connection, invoices)
-    for (tenant,), numbered in fresh.group_by("tenant"):
-        first = next_number(connection, str(tenant))
-        expected = [INVOICE_NUMBER.format(first + row) for row in range(numbered.height)]
-        if sorted(numbered["number"], key=lambda number: (len(number), number)) != expected:
-            raise ValueError(f"new invoices of tenant {tenant} must be numbered from {expected[0]} to {expected[-1]}")
-    copy_in(connection, "invoices", fresh.select(*INVOICES))
-    of_fresh = lines.join(fresh, left_on="invoice_id", right_on="id", how="semi", maintain_order="left")
-    copy_in(connection, "invoice_lines", of_fresh.select(*LINES))
-    return Posted(fresh.height, post_entries(connection, entries, postings))
-
-
-def invoices_of(connection: sa.Connection, tenant: str, period: str) -> pl.DataFrame:
-    """The posted invoices of a period by customer and currency (columns `schemas.invoice.INVOICES`)."""
-    where = 'WHERE tenant = :tenant AND period = :period ORDER BY customer COLLATE "C", currency'
-    return _read(connection, "invoices", INVOICES, where, tenant=tenant, period=period)
-
-
-def invoice(connection: sa.Connection, tenant: str, id_or_number: str) -> pl.DataFrame:
-    """The invoice with this id or number: a frame of one row. Raises LookupError when the tenant has none."""
-    where = "WHERE tenant = :tenant AND (id = :key OR (length(number) = length(:key) AND number = :key))"
-    found = _read(connection, "invoices", INVOICES, where, tenant=tenant, key=id_or_number)
-    if found.is_empty():
-        raise LookupError(f"tenant {tenant} has no invoice {id_or_number}; give an id or a number such as INV-000001")
-    return found
-
-
-def lines_of(connection: sa.Connection, invoice_id: str) -> pl.DataFrame:
-    """The lines of an invoice in order (columns `schemas.invoice.LINES`)."""
-    return _read(connection, "invoice_lines", LINES, "WHERE invoice_id = :id ORDER BY position", id=invoice_id)
-
-
-def _lock(connection: sa.Connection, tenant: str) -> None:
+def lock(connection: sa.Connection, tenant: str) -> None:
+    """Wait for whoever applies terms or posts a run for the tenant; they wait until this transaction ends."""
     connection.execute(
         sa.text("SELECT pg_advisory_xact_lock(hashtextextended('invoicing ' || :tenant, 0))"), {"tenant": tenant}
     )
@@ -254,22 +191,3 @@ def _runs(connection: sa.Connection, where: str, **keys: str) -> list[Run]:
             row["started_at"], row["posted_at"])
         for row in connection.execute(sa.text(query), keys).mappings()
     ]  # fmt: skip
-
-
-def _read(connection: sa.Connection, table: str, schema: Columns, where: str, **keys: str) -> pl.DataFrame:
-    columns = ", ".join(f"CAST({name} AS text)" if name in _JSON else name for name in schema)
-    rows = connection.execute(sa.text(f"SELECT {columns} FROM {table} {where}"), keys)  # noqa: S608  names of ours
-    return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
-
-
-def _fresh(connection: sa.Connection, rows: pl.DataFrame) -> pl.DataFrame:
-    """The invoices whose id is not stored. Raises OtherContentError when one is stored with another content digest."""
-    query = sa.text("SELECT id, content_digest FROM invoices WHERE id = ANY (:ids)")
-    stored = {row.id: row.content_digest for row in connection.execute(query, {"ids": rows["id"].to_list()})}
-    for row_id, content in rows.select("id", "content_digest").iter_rows():
-        if stored.get(row_id, content) != content:
-            raise OtherContentError(
-                f"invoices: {row_id} is posted with the content {stored[row_id]}, now it is {content}; posted "
-                "rows never change, post a correcting entry"
-            )
-    return rows.filter(~pl.col("id").is_in(list(stored)))

@@ -46,12 +46,17 @@ _BOOK_CHECKS = {
         SELECT count(*) FROM (
             SELECT FROM postings GROUP BY tenant, sequence, currency HAVING sum(amount_minor) <> 0) unbalanced""",
     "lines add up to their invoice": """
-        SELECT count(*) FROM invoices i WHERE subtotal_minor <>
-            (SELECT coalesce(sum(amount_minor), 0) FROM invoice_lines l WHERE l.invoice_id = i.id)
-            OR total_minor <> subtotal_minor + tax_minor""",
+        SELECT count(*) FROM invoices i WHERE ROW(subtotal_minor, tax_minor) IS DISTINCT FROM
+            (SELECT ROW(sum(net_minor)::bigint, sum(tax_minor)::bigint) FROM invoice_lines l WHERE l.invoice_id = i.id)
+            OR tax_minor <> (SELECT coalesce(sum((each ->> 'tax_minor')::bigint), 0)
+                FROM json_array_elements(taxes) AS each)""",
+    "what settles an invoice adds up to what is settled of it": """
+        SELECT count(*) FROM invoices i WHERE settled_minor <>
+            (SELECT coalesce(sum(amount_minor), 0) FROM applications a WHERE a.invoice_id = i.id)""",
     "what invoices post to a customer's receivable and credit are their totals": """
         SELECT count(*) FROM (
-            SELECT tenant, customer, currency, sum(total_minor) AS total FROM invoices GROUP BY 1, 2, 3) i
+            SELECT tenant, customer, currency, sum(total_minor) AS total FROM invoices WHERE state <> 'draft'
+            GROUP BY 1, 2, 3) i
         FULL JOIN (
             SELECT tenant, customer, currency, sum(amount_minor) AS total
             FROM postings JOIN journal_entries USING (tenant, sequence)

@@ -13,13 +13,24 @@ import polars as pl
 
 from meterline.period import Period
 from rating.books import local_midnight
+from schemas.charge import ChargeKind
 from schemas.charges import Charge, MeteredCharge
 from schemas.contract import Contracts
-from schemas.invoice import CHARGED, SLICE, Tax
-from schemas.plan import TaxMode
+from schemas.invoice import CHARGED, SLICE, LineKind, Revenue, Run
+from schemas.plan import Policies
 from schemas.price_book import PriceBook
 
 _DAY = pl.duration(days=1)
+_LINES = {
+    ChargeKind.USAGE.value: (LineKind.USAGE, Revenue.USAGE),
+    ChargeKind.OVERAGE.value: (LineKind.USAGE, Revenue.USAGE),
+    ChargeKind.FLAT.value: (LineKind.FEE, Revenue.FEES),
+    ChargeKind.MINIMUM_SPEND.value: (LineKind.COMMITMENT, Revenue.COMMITMENT),
+    ChargeKind.COMMITMENT.value: (LineKind.COMMITMENT, Revenue.COMMITMENT),
+    ChargeKind.SLA_CREDIT.value: (LineKind.SLA_CREDIT, Revenue.SLA),
+    ChargeKind.MANUAL.value: (LineKind.MANUAL, Revenue.FEES),
+}
+"""Which line and which revenue a charge in arrears becomes."""
 
 
 def ended_everywhere(month: Period, contracts: Contracts | None) -> datetime:
@@ -28,10 +39,12 @@ def ended_everywhere(month: Period, contracts: Contracts | None) -> datetime:
     return max(local_midnight(month.end.date(), zone) for zone in zones | {ZoneInfo("UTC")})
 
 
-def billable(charges: pl.DataFrame, slices: pl.DataFrame, contracts: Contracts) -> pl.DataFrame:
-    """Rated charges (columns schemas.charge.CHARGES and SLICES) as invoicing takes them: columns CHARGED.
+def billable(
+    charges: pl.DataFrame, slices: pl.DataFrame, *, month: Period, contracts: Contracts, books: Sequence[PriceBook]
+) -> pl.DataFrame:
+    """Rated charges (columns schemas.charge.CHARGES and SLICES) of a month as invoicing takes them: columns CHARGED.
 
-    A charge of a billing period that is no calendar month has the period's first day in its name, because several of
+    A flat charge of a later month is paid in advance. A charge of a billing period that is no calendar month has the period's first day in its name, because several of
     them may end in one month.
     """
     local = _with_local_days(charges, contracts)
@@ -42,8 +55,18 @@ def billable(charges: pl.DataFrame, slices: pl.DataFrame, contracts: Contracts) 
         slices=pl.struct(field.name for field in SLICE.fields)
     )
     joined = local.join(packed, left_on="id", right_on="charge_id", how="left", maintain_order="left")
+    rules = _tax_rules(books)
+    joined = joined.join(rules, on=["book_digest", "tax_code"], how="left", nulls_equal=True, maintain_order="left")
+    period = last.dt.to_string("%Y-%m")
+    advance = (pl.col("kind") == ChargeKind.FLAT) & (period > str(month))
+    kinds = {kind: line.value for kind, (line, _) in _LINES.items()}
+    revenues = {kind: revenue.value for kind, (_, revenue) in _LINES.items()}
     return joined.with_columns(
-        period=last.dt.to_string("%Y-%m"),
+        kind=pl.when(advance).then(pl.lit(LineKind.ADVANCE.value)).otherwise(pl.col("kind").replace_strict(kinds)),
+        revenue=pl.when(advance).then(pl.lit(Revenue.ADVANCE.value)).otherwise(pl.col("kind").replace_strict(revenues)),
+        period=period,
+        service_start=first,
+        service_end=last + _DAY,
         charge=pl.when(whole).then("charge").otherwise(pl.format("{}@{}", "charge", first.dt.to_string("%Y-%m-%d"))),
         description=pl.when(whole).then("description").otherwise(pl.format("{} ({})", "description", stretch)),
         slices=pl.col("slices").fill_null([]),
@@ -61,23 +84,23 @@ def refuse_recurring(charges: Iterable[Charge]) -> None:
         )
 
 
-def invoice_tax(books: Sequence[PriceBook], charges: Sequence[pl.DataFrame]) -> Tax | None:
-    """The one tax that comes on top of all of these charges. Raises ValueError where they do not have the same one.
+def policies_of(books: Sequence[PriceBook], run: Run) -> Policies:
+    """The policies of the version that a run is based on: where and how the tax of its invoices is rounded."""
+    return next(book.policies for book in books if book.digest == run.basis.book_digest)
 
-    Invoices have one tax so far: prices that include tax, several rates and tax codes are rated, and not billed.
-    """
-    used = {row for frame in charges for row in frame.select("book_digest", "tax_code").unique().rows()}
-    by_digest = {book.digest: book for book in books}
-    rules = {by_digest[digest].taxes.get(code) if code else by_digest[digest].tax for digest, code in used}
-    if not rules:
-        return None
-    rule = next(iter(rules))
-    if len(rules) > 1 or (rule and (rule.mode is not TaxMode.EXCLUSIVE or len(rule.all_rates) != 1)):
-        raise ValueError(
-            "the charges of this month have several taxes, or prices that include tax; an invoice has one tax that"
-            " comes on top so far. `meterline rate` shows what they come to; nothing was billed"
-        )
-    return Tax(rule.all_rates[0].name, rule.all_rates[0].rate_percent) if rule else None
+
+def _tax_rules(books: Sequence[PriceBook]) -> pl.DataFrame:
+    """The tax rules of versions, as JSON: columns book_digest, tax_code (null: the version's own), tax_rule."""
+    rows = [
+        (book.digest, code, rule.model_dump_json(exclude_defaults=True))
+        for book in books
+        for code, rule in [(None, book.tax), *book.taxes.items()]
+        if rule
+    ]
+    return pl.DataFrame(rows, ["book_digest", "tax_code", "tax_rule"], schema_overrides=_RULES, orient="row")
+
+
+_RULES = {"book_digest": pl.String, "tax_code": pl.String, "tax_rule": pl.String}
 
 
 def _with_local_days(charges: pl.DataFrame, contracts: Contracts) -> pl.DataFrame:

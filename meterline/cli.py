@@ -116,9 +116,11 @@ def import_file(data: Path, file: Path) -> None:
 @cli.command()
 @data_option
 @period_option
-def bill(data: Path, period: str) -> None:
+@click.option("--draft", "how", flag_value="draft", help="Make drafts, which follow new usage whenever this is repeated.")
+@click.option("--dry-run", "how", flag_value="preview", help="Only show what would be billed.")
+def bill(data: Path, period: str, how: str | None) -> None:
     """Bill a month: cut the log, rate the usage, post invoices and adjustments. Safe to kill and repeat."""
-    run(data, "bill", period=period)
+    run(data, "bill", period=period, **({"how": how} if how else {}))
 
 
 @cli.command()

@@ -18,6 +18,7 @@ from aggregation.store import usage_between
 from ingest.app import import_file
 from ingest.store import Rejected, append_again, open_rejections
 from invoicing import store as books
+from invoicing.invoices.store import invoices_of
 from meterline.audit import audit
 from meterline.backfill import backfill_meter
 from meterline.billing import bill
@@ -156,7 +157,7 @@ def replay_rejections(app: System, *, reason: str | None, repaired: str | None) 
 def list_invoices(app: System, *, period: str) -> Iterator[Output]:
     """The invoices of a period."""
     with app.database.connect() as connection:
-        yield invoice_table(period, books.invoices_of(connection, DEFAULT_TENANT, period))
+        yield invoice_table(period, invoices_of(connection, DEFAULT_TENANT, period))
 
 
 OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {

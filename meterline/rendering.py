@@ -8,6 +8,8 @@ import polars as pl
 import sqlalchemy as sa
 
 from invoicing import store as books
+from invoicing.invoices.store import invoice as invoice_of
+from invoicing.invoices.store import lines_of
 from invoicing.rendering.app import typeface
 from invoicing.rendering.as_facturx import render_facturx
 from invoicing.rendering.as_html import render_html
@@ -69,15 +71,17 @@ def rendered(document: Document, form: str, locale: str) -> bytes:
 
 
 def _document(connection: sa.Connection, number: str) -> Document:
-    invoice = books.invoice(connection, DEFAULT_TENANT, number)
-    lines = books.lines_of(connection, invoice["id"].item())
-    seller = seller_at(connection, DEFAULT_TENANT, invoice["issued_at"].item())
-    return document_of(invoice, lines, seller, _buyer(connection, invoice))
+    invoice = invoice_of(connection, DEFAULT_TENANT, number)
+    lines = lines_of(connection, invoice["id"].item())
+    now = datetime.now(UTC)
+    seller = seller_at(connection, DEFAULT_TENANT, invoice["issued_at"].item() or now)
+    return document_of(invoice, lines, seller, _buyer(connection, invoice), shown_at=now)
 
 
 def _buyer(connection: sa.Connection, invoice: pl.DataFrame) -> PartyDetails | None:
     """What the contract that the invoice was made from says of its customer."""
-    stored = books.contracts_of(connection, DEFAULT_TENANT, invoice["contracts_digest"].item())
+    digest = invoice["contracts_digest"].item()
+    stored = books.contracts_of(connection, DEFAULT_TENANT, digest) if digest else None
     contracts = Contracts.from_canonical(stored.body).contracts if stored else ()
     customer = invoice["customer"].item()
     return next((contract.party for contract in contracts if contract.customer == customer), None)

@@ -44,7 +44,7 @@ class Template:
         """The names of the amounts that a document has, each once.
 
         >>> TEMPLATES["P02"].amounts
-        ('total', 'subtotal', 'accrued', 'tax')
+        ('total', 'subtotal', 'fees', 'advance', 'commitment', 'sla', 'accrued', 'tax')
         """
         return tuple(dict.fromkeys(leg.amount for leg in self.legs))
 
@@ -60,29 +60,34 @@ def _credit(account: Account, amount: str, **more: bool | str | Account) -> Leg:
 _OWED = _debit(A.RECEIVABLE, "total", account_if_negative=A.CUSTOMER_CREDIT)
 _TAX_OWED = _credit(A.TAX_PAYABLE, "tax", dimension="tax")
 _TAX_BACK = _debit(A.TAX_PAYABLE, "tax", dimension="tax")
-_USAGE = _credit(A.USAGE_REVENUE, "subtotal", signed=True, dimension="feature")
-_UNEARNED = _credit(A.UNEARNED_REVENUE, "advance", dimension="feature")
-_USAGE_BACK = _debit(A.USAGE_REVENUE, "subtotal", dimension="feature")
-_UNEARNED_BACK = _debit(A.UNEARNED_REVENUE, "advance", dimension="feature")
+_REVENUE = (
+    (A.USAGE_REVENUE, "subtotal"), (A.SUBSCRIPTION_REVENUE, "fees"), (A.UNEARNED_REVENUE, "advance"),
+    (A.COMMITMENT_REVENUE, "commitment"), (A.SLA_CREDITS, "sla"),
+)  # fmt: skip
+"""What an invoice may be for, by the amounts of `schemas.invoice.Revenue`."""
+_ACCRUED = (A.UNBILLED_RECEIVABLE, "accrued")
+_EARNED = tuple(_credit(*each, signed=True, dimension="feature") for each in (*_REVENUE, _ACCRUED))
+_TAXED = _credit(A.TAX_PAYABLE, "tax", signed=True, dimension="tax")
+_TAKEN_BACK = tuple(_debit(*each, signed=True, dimension="feature") for each in _REVENUE)
+_UNTAXED = _debit(A.TAX_PAYABLE, "tax", signed=True, dimension="tax")
 
 _ALL = (
     Template("P01", "accrue usage", (
         _debit(A.UNBILLED_RECEIVABLE, "subtotal", dimension="feature"),
         _credit(A.USAGE_REVENUE, "subtotal", dimension="feature"),
     ), takes_negative=True, kind="accrual"),
-    Template("P02", "invoice in arrears", (
-        _OWED, _USAGE, _credit(A.UNBILLED_RECEIVABLE, "accrued", signed=True, dimension="feature"), _TAX_OWED,
+    Template("P02", "invoice in arrears", (_OWED, *_EARNED, _TAXED), takes_negative=True, kind="invoice"),
+    Template("P03", "invoice in advance", (
+        _OWED, _credit(A.UNEARNED_REVENUE, "advance", signed=True, dimension="feature"), _TAXED,
     ), takes_negative=True, kind="invoice"),
-    Template("P03", "invoice in advance", (_OWED, _UNEARNED, _TAX_OWED), takes_negative=True, kind="invoice"),
-    Template("P04", "invoice, tax inclusive", (_OWED, _USAGE, _UNEARNED, _TAX_OWED), takes_negative=True,
-             kind="invoice"),
+    Template("P04", "invoice, tax inclusive", (_OWED, *_EARNED, _TAXED), takes_negative=True, kind="invoice"),
     Template("P05", "discount", (
         _debit(A.DISCOUNTS, "discount", dimension="feature"), _TAX_BACK, _credit(A.RECEIVABLE, "total"),
     ), kind="discount"),
     Template("P06", "commitment true-up", (
-        _debit(A.RECEIVABLE, "total"), _credit(A.COMMITMENT_REVENUE, "subtotal", dimension="feature"), _TAX_OWED,
-    ), kind="invoice"),
-    Template("P07", "progressive invoice", (_OWED, _USAGE, _TAX_OWED), takes_negative=True, kind="invoice"),
+        _OWED, _credit(A.COMMITMENT_REVENUE, "commitment", signed=True, dimension="feature"), _TAXED,
+    ), takes_negative=True, kind="invoice"),
+    Template("P07", "progressive invoice", (_OWED, *_EARNED, _TAXED), takes_negative=True, kind="invoice"),
     Template("P08", "payment authorised", (
         _debit(A.GATEWAY_CLEARING, "payment", dimension="pending"),
         _credit(A.RECEIVABLE, "payment", dimension="pending"),
@@ -99,10 +104,10 @@ _ALL = (
         _credit(A.CUSTOMER_CREDIT, "excess"),
     ), kind="payment"),
     Template("P12", "credit note, unpaid invoice", (
-        _USAGE_BACK, _UNEARNED_BACK, _TAX_BACK, _credit(A.RECEIVABLE, "total"),
+        *_TAKEN_BACK, _UNTAXED, _credit(A.RECEIVABLE, "total"), _credit(A.CUSTOMER_CREDIT, "excess"),
     ), kind="credit note"),
     Template("P13", "credit note, paid invoice", (
-        _USAGE_BACK, _UNEARNED_BACK, _TAX_BACK, _credit(A.CUSTOMER_CREDIT, "total"),
+        *_TAKEN_BACK, _UNTAXED, _credit(A.CUSTOMER_CREDIT, "total"),
     ), kind="credit note"),
     Template("P14", "credit applied", (
         _debit(A.CUSTOMER_CREDIT, "credit"), _credit(A.RECEIVABLE, "credit"),
@@ -171,9 +176,8 @@ _ALL = (
         _debit(A.RECEIVABLE, "total"), _credit(A.LATE_FEES, "fee"), _TAX_OWED,
     ), kind="late fee"),
     Template("P30", "void", (
-        _credit(A.RECEIVABLE, "total", account_if_negative=A.CUSTOMER_CREDIT),
-        _debit(A.USAGE_REVENUE, "subtotal", signed=True, dimension="feature"),
-        _debit(A.UNBILLED_RECEIVABLE, "accrued", signed=True, dimension="feature"), _UNEARNED_BACK, _TAX_BACK,
+        _credit(A.RECEIVABLE, "total", account_if_negative=A.CUSTOMER_CREDIT), *_TAKEN_BACK,
+        _debit(*_ACCRUED, signed=True, dimension="feature"), _UNTAXED,
     ), takes_negative=True, kind="void"),
     Template("P31", "period locked", (), kind="close"),
     Template("P32", "receivables revalued", (

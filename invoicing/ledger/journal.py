@@ -41,47 +41,6 @@ class Journal:
     postings: pl.DataFrame
 
 
-def journal(invoices: pl.DataFrame, *, booked_at: datetime) -> Journal:
-    """The entries of these invoices (columns `schemas.invoice.INVOICES`) by template P02, one an invoice.
-
-    An invoice of 120.00 with 20.00 tax in it, in minor units:
-
-        1100 receivable       12000
-        4010 usage revenue   -10000
-        2000 tax payable      -2000, of the tax "VAT 20%"
-
-    The entry is dated the last day of the invoice's period. An invoice of zero, whose lines cancel, has none.
-    """
-    documents = invoices.select(
-        "tenant", "customer",
-        pl.lit("P02").alias("template"),
-        pl.lit("invoice").alias("document_kind"),
-        pl.col("id").alias("document_id"),
-        pl.lit(1, pl.Int64).alias("document_version"),
-        pl.lit(1, pl.Int64).alias("part"),
-        *[pl.lit(None, pl.String).alias(name) for name in ("relates_to", "relates_to_period")],
-        (pl.col("period") + "-01").str.to_date("%Y-%m-%d").dt.month_end().alias("effective_at"),
-        pl.format("Invoice for {} to {}", pl.col("period"), pl.col("customer_name")).alias("description"),
-    ).select(*DOCUMENTS)  # fmt: skip
-    tax = pl.col("tax").str.json_decode(pl.Struct({"name": pl.String, "rate_percent": pl.String}))
-    named = invoices.select(
-        pl.int_range(pl.len()).alias("document"),
-        "currency",
-        pl.format("{} {}%", tax.struct.field("name"), tax.struct.field("rate_percent"))
-        .fill_null("")
-        .alias("dimension"),
-        *[pl.col(f"{amount}_minor").alias(amount) for amount in ("total", "subtotal", "tax")],
-    )
-    amounts = named.unpivot(
-        ["total", "subtotal", "tax"],
-        index=["document", "currency", "dimension"],
-        variable_name="amount",
-        value_name="amount_minor",
-    )
-    dimension = pl.when(pl.col("amount") == "tax").then("dimension").otherwise(pl.lit("")).alias("dimension")
-    return entries_of(documents, amounts.with_columns(dimension), booked_at=booked_at)
-
-
 def entries_of(documents: pl.DataFrame, amounts: pl.DataFrame, *, booked_at: datetime) -> Journal:
     """The entries of documents (columns `DOCUMENTS`) with their amounts (columns `AMOUNTS`), by their templates.
 

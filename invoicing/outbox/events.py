@@ -3,6 +3,8 @@
 Owns that a frame of events says what single events of `schemas.domain_event` would say, to the last byte.
 """
 
+from datetime import datetime
+
 import polars as pl
 import polars_hash
 
@@ -13,18 +15,12 @@ _INVOICE = {name: field.alias or name for name, field in InvoiceData.model_field
 
 def finalized(invoices: pl.DataFrame) -> pl.DataFrame:
     """One `invoice.finalized` (columns EVENTS) for each invoice (columns `schemas.invoice.INVOICES`)."""
-    said = invoices.with_columns(due_on=pl.lit(None, pl.Date))
-    data = pl.struct(pl.col(name).alias(alias) for name, alias in _INVOICE.items()).struct.json_encode()
-    return with_ids(
-        said.select(
-            "tenant",
-            pl.lit(EventType.INVOICE_FINALIZED.value).alias("type"),
-            pl.col("id").alias("object_id"),
-            pl.lit(1, pl.Int64).alias("version"),
-            pl.col("issued_at").alias("occurred_at"),
-            data.alias("data"),
-        )
-    )
+    return _told(invoices, EventType.INVOICE_FINALIZED)
+
+
+def created(drafts: pl.DataFrame, *, at: datetime) -> pl.DataFrame:
+    """One `invoice.created` (columns EVENTS) for each draft (columns `schemas.invoice.INVOICES`)."""
+    return _told(drafts.with_columns(issued_at=pl.lit(at)), EventType.INVOICE_CREATED)
 
 
 def with_ids(events: pl.DataFrame) -> pl.DataFrame:
@@ -40,3 +36,17 @@ def with_ids(events: pl.DataFrame) -> pl.DataFrame:
     key = events.select(key=pl.concat_str(pieces))
     ids = key.select(id=polars_hash.col("key").chash.sha2_256().str.slice(0, 32)).to_series()
     return events.with_columns(ids).select(pl.col(name).cast(kind) for name, kind in EVENTS.items())
+
+
+def _told(invoices: pl.DataFrame, event_type: EventType) -> pl.DataFrame:
+    data = pl.struct(pl.col(name).alias(alias) for name, alias in _INVOICE.items()).struct.json_encode()
+    return with_ids(
+        invoices.select(
+            "tenant",
+            pl.lit(event_type.value).alias("type"),
+            pl.col("id").alias("object_id"),
+            "version",
+            pl.col("issued_at").alias("occurred_at"),
+            data.alias("data"),
+        )
+    )

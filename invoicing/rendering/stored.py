@@ -1,11 +1,11 @@
 """A stored invoice with its lines becomes a document. Core.
 
-Decides what a document says that the stored rows do not spell out: an invoice without a tax is outside of it, a rate
-of zero is zero-rated, and an invoice is due as many days after its issue as the seller's file says.
+Decides what a document says that the stored rows do not spell out: what has no tax is outside of it, and a rate of zero
+is zero-rated.
 """
 
 import json
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -26,67 +26,80 @@ from schemas.document import (
     TaxGroup,
     Totals,
 )
-from schemas.invoice import LineKind
 from schemas.party import Party, PartyDetails, Seller
 
 NO_TAX = "Not subject to tax"
+DRAFT = "DRAFT"
+"""What stands for the number of an invoice that has none yet."""
+_BASIS = ("book", "book_version", "cut")
 
 
 def document_of(
-    invoice: pl.DataFrame, lines: pl.DataFrame, seller: Seller | None, buyer: PartyDetails | None
+    invoice: pl.DataFrame,
+    lines: pl.DataFrame,
+    seller: Seller | None,
+    buyer: PartyDetails | None,
+    *,
+    shown_at: datetime,
 ) -> Document:
     """The document of one invoice (a frame of one row, columns `schemas.invoice.INVOICES`) and its lines (`LINES`).
 
-    `buyer` is what the contract says of the customer beside the name, which is the one on the invoice.
+    `buyer` is what the contract says of the customer beside the name, which is the one on the invoice. A draft, which
+    is not issued yet, is dated `shown_at`.
     """
     head = invoice.row(0, named=True)
-    rate = _rate(head["tax"])
-    category = _category(rate)
-    taxed = TaxGroup(
-        category=category, rate=rate, base_minor=head["subtotal_minor"], tax_minor=head["tax_minor"],
-        reason=NO_TAX if rate is None else "",
-    )  # fmt: skip
-    due_on = None
-    if seller and seller.due_days is not None:
-        due_on = head["issued_at"].date() + timedelta(days=seller.due_days)
+    rows = lines.to_dicts()
     return Document(
         kind=DocumentKind.INVOICE,
         id=head["id"],
-        number=head["number"],
-        series=head["number"].partition("-")[0],
-        issued_at=head["issued_at"],
-        due_on=due_on,
+        number=head["number"] or DRAFT,
+        series=head["series"],
+        issued_at=head["issued_at"] or shown_at,
+        due_on=head["due_on"],
         period=_month(head["period"]),
         customer=head["customer"],
         buyer=Party(name=head["customer_name"] or head["customer"], **(buyer.model_dump() if buyer else {})),
         seller=seller.party if seller else None,
         currency=head["currency"],
         minor_units=head["minor_units"],
-        lines=tuple(_line(row, category, rate) for row in lines.iter_rows(named=True)),
-        taxes=(taxed,),
+        lines=tuple(_line(row) for row in rows),
+        taxes=_groups(head, rows),
         totals=Totals(
             lines_minor=head["subtotal_minor"], net_minor=head["subtotal_minor"], tax_minor=head["tax_minor"],
-            gross_minor=head["total_minor"], due_minor=head["total_minor"],
+            gross_minor=head["total_minor"], prepaid_minor=head["settled_minor"],
+            due_minor=head["total_minor"] - head["settled_minor"],
         ),
         payment_terms=(seller and seller.payment_terms) or "",
         notes=seller.notes if seller else (),
-        origin=Origin(
-            book=head["book"], book_version=head["book_version"], book_digest=head["book_digest"],
-            contracts_digest=head["contracts_digest"], cut=head["cut"],
-        ),
+        origin=_origin(head),
     )  # fmt: skip
 
 
-def _rate(tax: str | None) -> Rate | None:
-    if tax is None:
-        return None
-    parsed = json.loads(tax)
-    return Rate(name=parsed["name"], percent=Decimal(parsed["rate_percent"]))
+def _origin(head: dict[str, Any]) -> Origin | None:
+    names = ("book", "book_version", "book_digest", "contracts_digest", "cut")
+    return None if head["cut"] is None else Origin(**{name: head[name] for name in names})
 
 
-def _category(rate: Rate | None) -> TaxCategory:
-    if rate is None:
-        return TaxCategory.OUTSIDE
+def _groups(head: dict[str, Any], lines: list[dict[str, Any]]) -> tuple[TaxGroup, ...]:
+    """The taxes of an invoice, and last what of it is not subject to tax."""
+    found = []
+    for each in json.loads(head["taxes"]):
+        rate = _rate(each)
+        found.append(
+            TaxGroup(category=_category(rate), rate=rate, base_minor=each["base_minor"], tax_minor=each["tax_minor"])
+        )
+    untaxed = [line["net_minor"] for line in lines if not json.loads(line["taxes"] or "[]")]
+    if untaxed:
+        base = sum(untaxed)
+        found.append(TaxGroup(category=TaxCategory.OUTSIDE, rate=None, base_minor=base, tax_minor=0, reason=NO_TAX))
+    return tuple(found)
+
+
+def _rate(tax: dict[str, Any]) -> Rate:
+    return Rate(name=tax["name"], percent=Decimal(tax["rate_percent"]))
+
+
+def _category(rate: Rate) -> TaxCategory:
     return TaxCategory.STANDARD if rate.percent else TaxCategory.ZERO_RATED
 
 
@@ -101,10 +114,11 @@ def _month(period: str) -> ServicePeriod:
     return ServicePeriod(first=first, last=following - timedelta(days=1))
 
 
-def _line(row: dict[str, Any], category: TaxCategory, rate: Rate | None) -> Line:
+def _line(row: dict[str, Any]) -> Line:
     explanation = json.loads(row["explanation"])
+    rates = tuple(_rate(each) for each in json.loads(row["taxes"] or "[]"))
     adjusted = None
-    if row["kind"] == LineKind.ADJUSTMENT:
+    if "before" in explanation:
         before, after = (_state(explanation[moment]) for moment in ("before", "after"))
         adjusted = Adjusted(before=before, after=after)
     return Line(
@@ -113,14 +127,14 @@ def _line(row: dict[str, Any], category: TaxCategory, rate: Rate | None) -> Line
         description=row["description"],
         model=row["model"],
         meter=row["meter"],
-        period=_month(row["usage_period"]),
+        period=ServicePeriod(first=row["service_start"], last=row["service_end"] - timedelta(days=1)),
         quantity=row["quantity"],
-        slices=tuple(Slice(**rated) for rated in explanation["slices"]),
+        slices=tuple(Slice(**rated) for rated in explanation.get("slices", ())),
         adjusted=adjusted,
-        net_minor=row["amount_minor"],
-        category=category,
-        rates=(rate,) if rate else (),
-        basis=LineBasis(book=explanation["book"], book_version=explanation["book_version"], cut=explanation["cut"]),
+        net_minor=row["net_minor"],
+        category=_category(rates[0]) if rates else TaxCategory.OUTSIDE,
+        rates=rates,
+        basis=LineBasis(**{name: explanation[name] for name in _BASIS}) if "cut" in explanation else None,
     )
 
 

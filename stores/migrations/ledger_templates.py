@@ -1,4 +1,4 @@
-"""The templates as the migration 0008 stores them; `schemas.templates` has the same, and a test compares the two.
+"""The templates as the migrations store them; `schemas.templates` has the same, and a test compares the two.
 
 A leg is written `+1100/2100 total~ tax`: the side, the account, the account that takes it when it is below zero, the
 amount, `~` where the amount alone may be below zero, and what the posting is split by.
@@ -51,6 +51,26 @@ TEMPLATES = (
     ("P31", "period locked", "close", False, ""),
     ("P32", "receivables revalued", "revaluation", True, "+1100 difference, -7010 difference"),
 )  # fmt: skip
+
+_REVENUE = ("4010 subtotal~ feature", "4000 fees~ feature", "2200 advance~ feature", "4020 commitment~ feature",
+            "4095 sla~ feature")  # fmt: skip
+
+
+def _all_of(side: str, *more: str) -> str:
+    return ", ".join(side + leg for leg in (*_REVENUE, *more))
+
+
+LEGS_OF_INVOICES = {
+    **dict.fromkeys(("P02", "P04", "P07"), "+1100/2100 total, " + _all_of("-", "1150 accrued~ feature", "2000 tax~ tax")),
+    "P03": "+1100/2100 total, -2200 advance~ feature, -2000 tax~ tax",
+    "P06": "+1100/2100 total, -4020 commitment~ feature, -2000 tax~ tax",
+    "P12": _all_of("+", "2000 tax~ tax") + ", -1100 total, -2100 excess",
+    "P13": _all_of("+", "2000 tax~ tax") + ", -2100 total",
+    "P30": "-1100/2100 total, " + _all_of("+", "1150 accrued~ feature", "2000 tax~ tax"),
+}
+"""The legs of invoices, credit notes and voids since 0011: one entry has every kind of revenue."""
+TAKE_NEGATIVE = ("P06",)
+"""Which templates take documents below zero since 0011."""
 
 
 def leg_of(written: str) -> dict[str, str | int | bool | None]:

@@ -26,8 +26,8 @@ def decimal_text(amount: pl.Expr) -> pl.Expr:
 def explained(lines: pl.DataFrame) -> pl.DataFrame:
     """The lines with their `explanation` as JSON text.
 
-    Takes the columns of a line, the basis of its rating, its slices, and what was booked before and is rated after. A
-    usage line tells its basis and slices; an adjustment also tells both amounts that it is the difference of.
+    Takes the columns of a line, the basis of its rating, its slices, whether it is a charge of its own, and what was
+    booked before and is rated after. Such a charge tells its basis and slices; a difference also tells both amounts.
     """
     slices = pl.col("slices").list.eval(
         pl.struct(
@@ -36,9 +36,9 @@ def explained(lines: pl.DataFrame) -> pl.DataFrame:
         )
     )
     common = [pl.col("usage_period"), *map(pl.col, _BASIS), slices.alias("slices")]
-    usage = pl.struct(*common).struct.json_encode()
-    adjustment = pl.struct(*common, _state("before"), _state("after")).struct.json_encode()
-    return lines.with_columns(pl.when(pl.col("kind") == "usage").then(usage).otherwise(adjustment).alias("explanation"))
+    own = pl.struct(*common).struct.json_encode()
+    difference = pl.struct(*common, _state("before"), _state("after")).struct.json_encode()
+    return lines.with_columns(pl.when("own").then(own).otherwise(difference).alias("explanation"))
 
 
 def canonical(columns: list[str], decimals: tuple[str, ...] = ()) -> pl.Expr:

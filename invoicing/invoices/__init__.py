@@ -1,0 +1,1 @@
+"""Invoices: their lines, their totals, their numbers and states, and how they are posted."""

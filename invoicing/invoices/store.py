@@ -1,0 +1,160 @@
+"""Invoices in PostgreSQL: their drafts, numbers, lines and states.
+
+A shell. Every function works in the transaction of the connection it is given, which must be READ COMMITTED; the
+caller commits. The rules are the database's own and speak up at the caller's commit at the latest.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from invoicing.invoices.drafts import Drafts
+from schemas.invoice import BOOKED, INVOICES, LINES, Columns, InvoiceKind, State
+from stores.postgres import copy_in
+
+_JSON = {"taxes", "tax_rule", "explanation"}  # read as text: parsed JSON would make floats of numbers
+_BY_CUSTOMER = 'ORDER BY customer COLLATE "C", currency, id'
+_CHANGED = ("number", "state", "payment_status", "issued_at", "due_on", "settled_minor")
+
+
+class ChangedMeanwhileError(ValueError):
+    """Somebody else changed the invoice first. Nothing was written."""
+
+
+def booked(connection: sa.Connection, tenant: str, periods: Sequence[str]) -> pl.DataFrame:
+    """What was billed for usage of these periods (columns `schemas.invoice.BOOKED`): neither drafts nor what is void."""
+    query = """
+        SELECT l.customer, l.usage_period, l.charge, i.currency, max(l.description), max(l.model), max(l.meter),
+            max(CAST(l.tax_rule AS text)), max(l.revenue), max(l.service_start), max(l.service_end),
+            sum(l.quantity), sum(l.amount), CAST(sum(l.amount_minor) AS bigint)
+        FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
+        WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND l.kind <> 'manual'
+            AND i.state NOT IN ('draft', 'void')
+        GROUP BY 1, 2, 3, 4 ORDER BY l.customer COLLATE "C", l.usage_period, l.charge COLLATE "C", i.currency"""
+    rows = connection.execute(sa.text(query), {"tenant": tenant, "periods": list(periods)})
+    return pl.DataFrame([tuple(row) for row in rows], schema=BOOKED, orient="row")
+
+
+def take_numbers(connection: sa.Connection, tenant: str, series: str, count: int) -> int:
+    """Take so many numbers of a series, and return the last one before them.
+
+    Others who take some wait until this transaction ends; if it fails, the numbers are free again.
+    """
+    query = """INSERT INTO number_series AS s VALUES (:tenant, :series, :count)
+               ON CONFLICT (tenant, series) DO UPDATE SET last = s.last + :count RETURNING last"""
+    keys = {"tenant": tenant, "series": series, "count": count}
+    return int(connection.execute(sa.text(query), keys).scalar_one()) - count
+
+
+def write(connection: sa.Connection, invoices: pl.DataFrame, lines: pl.DataFrame) -> None:
+    """Add invoices, drafts or issued (columns `schemas.invoice.INVOICES`), with their lines (columns `LINES`)."""
+    copy_in(connection, "invoices", invoices.select(*INVOICES))
+    copy_in(connection, "invoice_lines", lines.select(*LINES))
+
+
+def remove_drafts(
+    connection: sa.Connection, tenant: str, *, period: str, kind: InvoiceKind = InvoiceKind.PERIODIC
+) -> dict[str, int]:
+    """Take all drafts of a period and kind away, and return their versions by id: what takes their place goes on."""
+    return _remove(connection, "tenant = :tenant AND period = :period AND kind = :kind AND state = 'draft'",
+                   {"tenant": tenant, "period": period, "kind": kind.value})  # fmt: skip
+
+
+def remove_draft(connection: sa.Connection, tenant: str, invoice_id: str) -> bool:
+    """Take one draft away. False where there is none of this id."""
+    return bool(_remove(connection, "tenant = :tenant AND id = :id AND state = 'draft'",
+                        {"tenant": tenant, "id": invoice_id}))  # fmt: skip
+
+
+def _remove(connection: sa.Connection, where: str, keys: dict[str, Any]) -> dict[str, int]:
+    query = f"SELECT id, version FROM invoices WHERE {where} FOR UPDATE"  # noqa: S608  ours
+    found = dict(tuple(row) for row in connection.execute(sa.text(query), keys))
+    for table, name in (("invoice_lines", "invoice_id"), ("invoices", "id")):
+        query = f"DELETE FROM {table} WHERE {name} = ANY (:ids)"  # noqa: S608  ours
+        connection.execute(sa.text(query), {"ids": list(found)})
+    return found
+
+
+def drafts_of(connection: sa.Connection, tenant: str, ids: Sequence[str]) -> Drafts:
+    """The drafts with these ids, in their order, with their lines; nobody else changes them until the commit."""
+    lock = "SELECT id FROM invoices WHERE tenant = :tenant AND id = ANY (:ids) AND state = 'draft' ORDER BY id FOR UPDATE"
+    connection.execute(sa.text(lock), {"tenant": tenant, "ids": list(ids)})
+    where = "WHERE tenant = :tenant AND id = ANY (:ids) AND state = 'draft' ORDER BY array_position(:ids, id)"
+    invoices = _read(connection, "invoices", INVOICES, where, tenant=tenant, ids=list(ids))
+    of_them = "WHERE invoice_id = ANY (:ids) ORDER BY array_position(:ids, invoice_id), position"
+    return Drafts(invoices, _read(connection, "invoice_lines", LINES, of_them, ids=invoices["id"].to_list()))
+
+
+def change(connection: sa.Connection, invoices: pl.DataFrame, *, by: str, reason: str, at: datetime) -> None:
+    """Write what goes on with invoices: their state, number, days and what was settled, as the next version of each.
+
+    Each row has the version that it was read at. Raises ChangedMeanwhileError where it is no longer the stored one.
+    """
+    sets = ", ".join(f"{name} = :{name}" for name in _CHANGED)
+    query = f"""WITH before AS (SELECT id, state FROM invoices WHERE id = :id AND version = :version FOR UPDATE)
+        UPDATE invoices i SET {sets}, version = i.version + 1 FROM before WHERE i.id = before.id
+        RETURNING before.state"""  # noqa: S608  names of ours
+    told = """INSERT INTO invoice_changes VALUES (:tenant, :id, :version, :before, :state, :by, :reason, :at)"""
+    for row in invoices.iter_rows(named=True):
+        before = connection.execute(sa.text(query), row).scalar_one_or_none()
+        if before is None:
+            raise ChangedMeanwhileError(f"invoice {row['id']} is no longer at version {row['version']}; read it again")
+        said = {"by": by, "reason": reason, "at": at, "before": before, "version": row["version"] + 1}
+        connection.execute(sa.text(told), row | said)
+
+
+def issued_before_their_run(connection: sa.Connection, tenant: str, period: str) -> pl.DataFrame:
+    """Whose periodic invoice of a period is issued: columns customer, currency."""
+    query = """SELECT customer, currency FROM invoices WHERE tenant = :tenant AND period = :period
+               AND kind = 'periodic' AND state NOT IN ('draft', 'void')"""
+    rows = connection.execute(sa.text(query), {"tenant": tenant, "period": period})
+    schema = {"customer": pl.String, "currency": pl.String}
+    return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
+
+
+def invoices_of(
+    connection: sa.Connection,
+    tenant: str,
+    period: str | None = None,
+    *,
+    customer: str | None = None,
+    state: State | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """The invoices that all given conditions hold for, by customer, currency and id (columns INVOICES).
+
+    `after` is the id of the last one of the page before.
+    """
+    conditions = {
+        "period = :period": period, "customer = :customer": customer, "state = :state": state and state.value,
+        '(customer COLLATE "C", currency, id) > (SELECT customer COLLATE "C", currency, id FROM invoices WHERE id = :after)':
+            after,
+    }  # fmt: skip
+    wanted = " AND ".join(["tenant = :tenant", *(sql for sql, value in conditions.items() if value is not None)])
+    keys = {"period": period, "customer": customer, "state": state and state.value, "after": after}
+    where = f"WHERE {wanted} {_BY_CUSTOMER} LIMIT :limit"
+    return _read(connection, "invoices", INVOICES, where, tenant=tenant, limit=limit, **keys)
+
+
+def invoice(connection: sa.Connection, tenant: str, id_or_number: str) -> pl.DataFrame:
+    """The invoice with this id or number: a frame of one row. Raises LookupError when the tenant has none."""
+    where = "WHERE tenant = :tenant AND (id = :key OR (length(number) = length(:key) AND number = :key))"
+    found = _read(connection, "invoices", INVOICES, where, tenant=tenant, key=id_or_number)
+    if found.is_empty():
+        raise LookupError(f"tenant {tenant} has no invoice {id_or_number}; give an id or a number such as INV-000001")
+    return found
+
+
+def lines_of(connection: sa.Connection, invoice_id: str) -> pl.DataFrame:
+    """The lines of an invoice in order (columns `schemas.invoice.LINES`)."""
+    return _read(connection, "invoice_lines", LINES, "WHERE invoice_id = :id ORDER BY position", id=invoice_id)
+
+
+def _read(connection: sa.Connection, table: str, schema: Columns, where: str, **keys: Any) -> pl.DataFrame:
+    columns = ", ".join(f"CAST({name} AS text)" if name in _JSON else name for name in schema)
+    rows = connection.execute(sa.text(f"SELECT {columns} FROM {table} {where}"), keys)  # noqa: S608  names of ours
+    return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
