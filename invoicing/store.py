@@ -121,7 +121,7 @@ def start_run(connection: sa.Connection, tenant: str, period: str, basis: Basis,
 
 
 def finish_run(connection: sa.Connection, run: Run, rated: Mapping[str, Basis], *, posted_at: datetime) -> None:
-    """Mark the run as posted, with every period that it rated. Belongs into the transaction that posts, before all else.
+    """Mark the run as posted, with every period that it rated. Belongs into the transaction that posts, as its first.
 
     Raises ValueError when the run was started anew or posted by somebody else meanwhile.
     """

@@ -44,8 +44,8 @@ def billable(
 ) -> pl.DataFrame:
     """Rated charges (columns schemas.charge.CHARGES and SLICES) of a month as invoicing takes them: columns CHARGED.
 
-    A flat charge of a later month is paid in advance. A charge of a billing period that is no calendar month has the period's first day in its name, because several of
-    them may end in one month.
+    A flat charge of a later month is paid in advance. A charge of a billing period that is no calendar month has the
+    period's first day in its name, because several of them may end in one month.
     """
     local = _with_local_days(charges, contracts)
     first, last = pl.col("first_day"), pl.col("last_day")

@@ -1,6 +1,7 @@
 """An invoice and its lines: their columns, the states that an invoice goes through, and what a period was rated from.
 
-Money on an invoice is whole minor units of its currency; the exact amount of a line stands beside them. The columns are those of the tables in PostgreSQL, in the same order.
+Money on an invoice is whole minor units of its currency; the exact amount of a line stands beside them. The columns are
+those of the tables in PostgreSQL.
 """
 
 from dataclasses import dataclass

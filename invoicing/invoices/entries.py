@@ -68,9 +68,7 @@ def journal(
 
 def _amounts(invoices: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
     """Total, revenue by its kind, and tax by rate, of each invoice (columns AMOUNTS)."""
-    numbered = invoices.select(
-        pl.int_range(pl.len()).alias("document"), "id", "currency", "total_minor", "taxes"
-    )
+    numbered = invoices.select(pl.int_range(pl.len()).alias("document"), "id", "currency", "total_minor", "taxes")
     totals = numbered.select(
         "document", "currency", amount=pl.lit("total"), dimension=pl.lit(""), amount_minor="total_minor"
     )
@@ -87,5 +85,7 @@ def _amounts(invoices: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
         "document", "currency", amount=pl.lit("tax"), amount_minor=rate.field("tax_minor"),
         dimension=pl.format("{} {}%", rate.field("name"), rate.field("rate_percent")),
     )  # fmt: skip
-    frames = [each.select(pl.col(name).cast(kind) for name, kind in AMOUNTS.items()) for each in (totals, revenue, taxes)]
+    frames = [
+        each.select(pl.col(name).cast(kind) for name, kind in AMOUNTS.items()) for each in (totals, revenue, taxes)
+    ]
     return pl.concat(frames).sort("document", "amount", "dimension", maintain_order=True)

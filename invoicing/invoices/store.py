@@ -25,7 +25,7 @@ class ChangedMeanwhileError(ValueError):
 
 
 def booked(connection: sa.Connection, tenant: str, periods: Sequence[str]) -> pl.DataFrame:
-    """What was billed for usage of these periods (columns `schemas.invoice.BOOKED`): neither drafts nor what is void."""
+    """What was billed for usage of these periods (columns `schemas.invoice.BOOKED`), not drafts and what is void."""
     query = """
         SELECT l.customer, l.usage_period, l.charge, i.currency, max(l.description), max(l.model), max(l.meter),
             max(CAST(l.tax_rule AS text)), max(l.revenue), max(l.service_start), max(l.service_end),
@@ -80,7 +80,9 @@ def _remove(connection: sa.Connection, where: str, keys: dict[str, Any]) -> dict
 
 def drafts_of(connection: sa.Connection, tenant: str, ids: Sequence[str]) -> Drafts:
     """The drafts with these ids, in their order, with their lines; nobody else changes them until the commit."""
-    lock = "SELECT id FROM invoices WHERE tenant = :tenant AND id = ANY (:ids) AND state = 'draft' ORDER BY id FOR UPDATE"
+    lock = (
+        "SELECT id FROM invoices WHERE tenant = :tenant AND id = ANY (:ids) AND state = 'draft' ORDER BY id FOR UPDATE"
+    )
     connection.execute(sa.text(lock), {"tenant": tenant, "ids": list(ids)})
     where = "WHERE tenant = :tenant AND id = ANY (:ids) AND state = 'draft' ORDER BY array_position(:ids, id)"
     invoices = _read(connection, "invoices", INVOICES, where, tenant=tenant, ids=list(ids))
@@ -131,8 +133,8 @@ def invoices_of(
     """
     conditions = {
         "period = :period": period, "customer = :customer": customer, "state = :state": state and state.value,
-        '(customer COLLATE "C", currency, id) > (SELECT customer COLLATE "C", currency, id FROM invoices WHERE id = :after)':
-            after,
+        '(customer COLLATE "C", currency, id) > '
+        '(SELECT customer COLLATE "C", currency, id FROM invoices WHERE id = :after)': after,
     }  # fmt: skip
     wanted = " AND ".join(["tenant = :tenant", *(sql for sql, value in conditions.items() if value is not None)])
     keys = {"period": period, "customer": customer, "state": state and state.value, "after": after}

@@ -55,7 +55,7 @@ def document_of(
         number=head["number"] or DRAFT,
         series=head["series"],
         issued_at=head["issued_at"] or shown_at,
-        due_on=head["due_on"],
+        due_on=head["due_on"] or _due_on(head["issued_at"], seller),
         period=_month(head["period"]),
         customer=head["customer"],
         buyer=Party(name=head["customer_name"] or head["customer"], **(buyer.model_dump() if buyer else {})),
@@ -73,6 +73,13 @@ def document_of(
         notes=seller.notes if seller else (),
         origin=_origin(head),
     )  # fmt: skip
+
+
+def _due_on(issued_at: datetime | None, seller: Seller | None) -> date | None:
+    """When what was issued before there was a seller is due."""
+    if issued_at is None or seller is None or seller.due_days is None:
+        return None
+    return issued_at.date() + timedelta(days=seller.due_days)
 
 
 def _origin(head: dict[str, Any]) -> Origin | None:

@@ -3,15 +3,16 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
-import polars as pl
-
-from invoicing.assemble import assemble
 from invoicing.rendering.as_text import render_text
 from invoicing.rendering.stored import document_of
-from schemas.invoice import BOOKED, CHARGED, Basis, Tax
+from schemas.invoice import Basis
+from tests.documents.drafts import charged, drafts_of, issued, tax_rule, was_booked
 
+TAX = tax_rule("Sales tax", "8.875")
 GOLDEN = Path(__file__).with_name("invoice.txt")
+ISSUED = datetime(2013, 3, 1, 6, 30, tzinfo=UTC)
 BASIS = Basis(cut=7, book="airports", book_version=2, book_digest="b" * 64, contracts_digest="c" * 64)
 
 
@@ -28,12 +29,12 @@ def _slice(
     }
 
 
-def _charges() -> pl.DataFrame:
-    basis = {**vars(BASIS), "customer": "UA", "currency": "USD"}
-    rows = [
+def _charges() -> list[dict[str, Any]]:
+    basis: dict[str, Any] = {"customer": "UA", "tax_rule": TAX}
+    rows: list[dict[str, Any]] = [
         {
             **basis, "period": "2013-02", "charge": "platform", "description": "Platform fee", "model": "flat",
-            "meter": None, "quantity": Decimal(1), "slices": [_slice(None, "1", "2500", "0", "2500")],
+            "meter": None, "kind": "fee", "revenue": "fees", "quantity": Decimal(1), "slices": [_slice(None, "1", "2500", "0", "2500")],
             "amount": Decimal(2500), "amount_minor": 250000,
         },
         {
@@ -56,12 +57,12 @@ def _charges() -> pl.DataFrame:
             "slices": [_slice(None, "4", "75", "0", "300")], "amount": Decimal(300), "amount_minor": 30000,
         },
     ]  # fmt: skip
-    return pl.DataFrame(rows, schema=CHARGED)
+    return [charged(BASIS, **row) for row in rows]
 
 
-def _booked() -> pl.DataFrame:
-    common = {"customer": "UA", "usage_period": "2013-01", "currency": "USD"}
-    rows = [
+def _booked() -> list[dict[str, Any]]:
+    common: dict[str, Any] = {"customer": "UA", "usage_period": "2013-01", "tax_rule": TAX}
+    rows: list[dict[str, Any]] = [
         {
             **common, "charge": "gates", "description": "Gate packages of 10 turns", "model": "package",
             "meter": "turns", "quantity": Decimal(41), "amount": Decimal(375), "amount_minor": 37500,
@@ -71,22 +72,15 @@ def _booked() -> pl.DataFrame:
             "quantity": Decimal(3), "amount": Decimal("22.5"), "amount_minor": 2250,
         },
     ]  # fmt: skip
-    return pl.DataFrame(rows, schema=BOOKED)
+    return [was_booked(**row) for row in rows]
 
 
 def test_an_invoice_reads_like_an_invoice() -> None:
     """Header, lines with slices, two adjustments (one of a charge that is gone), tax and total stand as reviewed."""
-    assembled = assemble(
-        _charges(),
-        _booked(),
-        tenant="default",
-        run_period="2013-02",
-        bases={"2013-01": BASIS, "2013-02": BASIS},
-        customer_names={"UA": "United Air Lines Inc."},
-        tax=Tax("Sales tax", Decimal("8.875")),
-        next_number=42,
-        issued_at=datetime(2013, 3, 1, 6, 30, tzinfo=UTC),
-    )
-    text = render_text(document_of(assembled.invoices, assembled.lines, None, None))
+    bases = {"2013-01": BASIS, "2013-02": BASIS}
+    names = {"UA": "United Air Lines Inc."}
+    drafts = drafts_of(_charges(), _booked(), bases=bases, run_period="2013-02", customer_names=names)
+    assembled = issued(drafts, at=ISSUED, last_number=41)
+    text = render_text(document_of(assembled.invoices, assembled.lines, None, None, shown_at=ISSUED))
     content = assembled.invoices["content_digest"].item()
     assert f"{text}\ncontent digest {content}\n" == GOLDEN.read_text()

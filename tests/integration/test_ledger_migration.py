@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
 import stores.postgres
+from invoicing.invoices import store as kept
+from invoicing.invoices.entries import journal as entries_of_invoices
 from invoicing.ledger import store
 from meterline.verification import verified
 from stores.postgres import engine_for, migrate
+from tests.documents.drafts import issued
 from tests.integration.test_ledger import document, post
 from tests.integration.test_ledger_rules import NOW, billed, with_a_run
 
@@ -18,6 +22,12 @@ BEFORE = "0005"
 OLD_ENTRY = """INSERT INTO journal_entries (id, tenant, template, document_id, effective_at, booked_at, description,
                content_digest) VALUES (:id, 'default', 'P02', :document_id, :effective_at, :booked_at, :description, 'x')"""
 OLD_POSTING = "INSERT INTO postings VALUES (:entry_id, :position, :account, :customer, :currency, :amount_minor)"
+
+OLD_INVOICE = ("id", "tenant", "customer", "customer_name", "period", "number", "currency", "minor_units",
+               "subtotal_minor", "tax_minor", "total_minor", "tax", "cut", "book", "book_version", "book_digest",
+               "contracts_digest", "issued_at", "content_digest")  # fmt: skip
+OLD_LINE = """INSERT INTO invoice_lines SELECT 'line ' || count(*), :invoice, count(*) + 1, 'usage', 'AA', '2013-02',
+              'turns ' || count(*), 'Turns', 'standard', NULL, 1, 1, :minor, '{}' FROM invoice_lines"""
 
 
 def admin(postgres_url: str, *statements: str) -> None:
@@ -46,7 +56,8 @@ def test_what_was_posted_before_is_chained(postgres_url: str) -> None:
     admin(postgres_url, "CREATE DATABASE old_ledger")
     engine = engine_for(url_of(postgres_url, "old_ledger"))
     upgrade(engine, BEFORE)
-    assembled, journal = billed({"AA": 100, "UA": -1000, "ZZ": 7})
+    done = issued(billed({"AA": 100, "UA": -1000, "ZZ": 7}), at=NOW)
+    journal = entries_of_invoices(done.invoices, done.lines, booked_at=NOW)
     with engine.begin() as connection:
         for entry in journal.entries.iter_rows(named=True):
             connection.execute(sa.text(OLD_ENTRY), entry)
@@ -56,12 +67,33 @@ def test_what_was_posted_before_is_chained(postgres_url: str) -> None:
     with engine.begin() as connection:  # the tax of an invoice tells the dimension of its posting
         connection.exec_driver_sql("ALTER TABLE invoices DROP CONSTRAINT invoices_tenant_period_fkey")
         connection.exec_driver_sql("ALTER TABLE invoices DISABLE TRIGGER invoices_added")
-        stores.postgres.copy_in(connection, "invoices", assembled.invoices)
+        taxes = pl.lit('{"name": "VAT", "rate_percent": "20"}').alias("tax")
+        stores.postgres.copy_in(connection, "invoices", done.invoices.with_columns(taxes).select(*OLD_INVOICE))
+        connection.exec_driver_sql("ALTER TABLE invoice_lines DISABLE TRIGGER lines_added")
+        for minor in (33, 33, 34):
+            connection.execute(sa.text(OLD_LINE), {"invoice": done.invoices["id"][0], "minor": minor})
+        connection.exec_driver_sql("""ALTER TABLE invoices ADD CONSTRAINT invoices_tenant_period_fkey
+                                      FOREIGN KEY (tenant, period) REFERENCES bill_runs NOT VALID""")
     migrate(engine)
     with engine.begin() as connection:
         assert store.post(connection, journal.entries, journal.postings) == 0
         assert store.head(connection, "default").sequence == 3
         assert [closing.after_sequence for closing in store.closings(connection, "default")] == [3]
+        invoices = kept.invoices_of(connection, "default", "2013-02")
+        assert invoices.select("state", "taxes", "version").rows()[:2] == [
+            (
+                "open",
+                '[{"name" : "VAT", "rate_percent" : "20", "mode" : "exclusive", "base_minor" : 100, "tax_minor" : 20}]',
+                1,
+            ),
+            (
+                "paid",
+                '[{"name" : "VAT", "rate_percent" : "20", "mode" : "exclusive", "base_minor" : -1000, "tax_minor" : -200}]',
+                1,
+            ),
+        ]
+        assert kept.take_numbers(connection, "default", "INV", 1) == 3
+        assert kept.lines_of(connection, invoices["id"][0])["tax_minor"].to_list() == [7, 6, 7]
     assert [finding for *_, finding in verified(engine)] == [None]
     engine.dispose()
     admin(postgres_url, "DROP DATABASE old_ledger WITH (FORCE)")

@@ -5,19 +5,18 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-import polars as pl
 import pytest
 import sqlalchemy as sa
 
 from invoicing import store
-from invoicing.assemble import Assembled, assemble
+from invoicing.invoices.app import issue
+from invoicing.invoices.drafts import Drafts
 from invoicing.ledger import store as ledger
-from invoicing.ledger.journal import Journal, journal
-from schemas.invoice import BOOKED, CHARGED, Basis, Tax
+from schemas.invoice import Basis
+from tests.documents.drafts import charged, drafts_of, issued, tax_rule
 
 NOW = datetime(2013, 3, 1, tzinfo=UTC)
 BASIS = Basis(cut=3, book="airports", book_version=1, book_digest="book", contracts_digest="contracts")
-NOTHING = pl.DataFrame(schema=BOOKED)
 E, F = "e" * 32, "f" * 32
 ENTRY = """
 INSERT INTO journal_entries (tenant, sequence, id, template, document_kind, document_id, document_version, part, relates_to,
@@ -27,12 +26,6 @@ SELECT 'default', sequence + 1, '{id}', '{template}', '{kind}', 'x', 1, 1, {rela
 FROM (SELECT sequence, hash FROM journal_entries WHERE tenant = 'default' ORDER BY sequence DESC LIMIT 1) AS head"""
 POSTING = """INSERT INTO postings SELECT tenant, sequence, {position}, {account}, 'UA', '{currency}', '', {minor}
              FROM journal_entries WHERE id = '{id}'"""
-INVOICE = """INSERT INTO invoices (id, tenant, customer, customer_name, period, number, currency, minor_units,
-             subtotal_minor, tax_minor, total_minor, tax, cut, book, book_version, book_digest, contracts_digest,
-             issued_at, content_digest) VALUES ('{id}', 'default', 'ZZ', 'Z', '2013-02', 'INV-9', 'USD', 2, 100, 20,
-             {total}, '{{}}', 3, 'airports', 1, 'book', 'contracts', now(), 'x')"""
-LINE = """INSERT INTO invoice_lines VALUES ('{id}', '{invoice}', {position}, 'usage', 'ZZ', '2013-02', 'turns', 'Turns',
-          'standard', NULL, 1, 1, {minor}, '{{}}')"""
 
 
 @dataclass(frozen=True)
@@ -40,8 +33,7 @@ class Books:
     """A database with one posted run, and the documents that were posted."""
 
     engine: sa.Engine
-    assembled: Assembled
-    journal: Journal
+    issued: Drafts
 
     def attempt(self, *statements: str) -> None:
         """Run the statements in one transaction and commit."""
@@ -49,26 +41,14 @@ class Books:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
-    @property
-    def frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-        """The four frames that `post` takes."""
-        return self.assembled.invoices, self.assembled.lines, self.journal.entries, self.journal.postings
 
-
-def billed(charges: dict[str, int], *, first_number: int = 1, period: str = "2013-02") -> tuple[Assembled, Journal]:
-    rows: list[dict[str, Any]] = [
-        {
-            "customer": customer, "period": period, "charge": "turns", "description": 'Turns, "all"',
-            "model": "standard", "meter": "turns", "quantity": Decimal("1.5"), "slices": [],
-            "amount": Decimal(minor) / 100, "amount_minor": minor, "currency": "USD", **vars(BASIS),
-        }
+def billed(charges: dict[str, int], *, period: str = "2013-02") -> Drafts:
+    rows = [
+        charged(BASIS, customer=customer, period=period, charge="turns", description='Turns, "all"', meter="turns",
+                quantity=Decimal("1.5"), amount_minor=minor, tax_rule=tax_rule())
         for customer, minor in charges.items()
     ]  # fmt: skip
-    assembled = assemble(
-        pl.DataFrame(rows, schema=CHARGED), NOTHING, tenant="default", run_period=period, bases={period: BASIS},
-        customer_names={"UA": ""}, tax=Tax("VAT", Decimal(20)), next_number=first_number, issued_at=NOW,
-    )  # fmt: skip
-    return assembled, journal(assembled.invoices, booked_at=NOW)
+    return drafts_of(rows, bases={period: BASIS}, run_period=period, customer_names={"UA": ""})
 
 
 @pytest.fixture
@@ -84,18 +64,16 @@ def posted_books(shared_database: sa.Engine) -> Books:
 
 
 def with_a_run(database: sa.Engine) -> Books:
-    assembled, posted = billed({"AA": 100, "UA": 1000})
-    ledger = Books(database, assembled, posted)
+    drafts = billed({"AA": 100, "UA": 1000})
     with database.begin() as connection:
         store.apply_price_book(
             connection, "default", book="airports", version=1, digest="book", body='{"a": 0.10}', applied_at=NOW
         )
         store.apply_contracts(connection, "default", digest="contracts", body="[]", applied_at=NOW)
         run = store.start_run(connection, "default", "2013-02", BASIS, started_at=NOW)
-        assert store.next_number(connection, "default") == 1
-        assert store.post(connection, *ledger.frames) == store.Posted(invoices=2, entries=2)
         store.finish_run(connection, run, {"2013-02": BASIS}, posted_at=NOW)
-    return ledger
+        assert issue(connection, drafts, at=NOW).equals(issued(drafts, at=NOW).invoices)
+    return Books(database, issued(drafts, at=NOW))
 
 
 def entry(
@@ -179,15 +157,11 @@ def test_what_was_rated_from_never_changes(posted_books: Books, table: str, verb
 
 
 def test_rows_are_never_added_to_what_was_posted(books: Books) -> None:
-    """Two postings or lines that cancel balance, and still would change a posted document."""
-    old_entry, old_invoice = books.journal.entries["id"][0], books.assembled.invoices["id"][0]
+    """Two postings that cancel balance, and still would change a posted document."""
+    with books.engine.connect() as connection:
+        old_entry = ledger.entries(connection, "default", limit=1)[0]["id"].item()
     with pytest.raises(sa.exc.DBAPIError, match="takes no more postings"):
         books.attempt(posting(8, 5, entry_id=old_entry), posting(9, -5, entry_id=old_entry))
-    with pytest.raises(sa.exc.DBAPIError, match="takes no more lines"):
-        books.attempt(
-            LINE.format(id="l", invoice=old_invoice, position=8, minor=5),
-            LINE.format(id="m", invoice=old_invoice, position=9, minor=-5),
-        )
 
 
 def test_a_closed_period_takes_no_more_entries(books: Books) -> None:
@@ -211,73 +185,6 @@ def test_closing_waits_for_those_who_are_posting(books: Books) -> None:
             ledger.close_period(closer, "default", date(2013, 2, 28))
         poster.exec_driver_sql(posting(1, 5))
         poster.exec_driver_sql(posting(2, -5))
-
-
-@pytest.mark.parametrize(
-    ("statements", "message"),
-    [
-        ([INVOICE.format(id="i", total=121)], "total_is_subtotal_and_tax"),
-        ([INVOICE.format(id="i", total=120)], "invoice i has no lines"),
-        ([INVOICE.format(id="i", total=120), LINE.format(id="l", invoice="i", position=1, minor=99)],
-         "lines of invoice i sum to 99, its subtotal is 100"),
-    ],
-)  # fmt: skip
-def test_an_invoice_that_does_not_add_up_is_refused(books: Books, statements: list[str], message: str) -> None:
-    """Subtotal and tax make the total, and the lines make the subtotal."""
-    with pytest.raises(sa.exc.DBAPIError, match=message):
-        books.attempt(*statements)
-    books.attempt(INVOICE.format(id="i", total=120), LINE.format(id="l", invoice="i", position=1, minor=100))
-
-
-def test_posting_twice_posts_nothing_twice(books: Books) -> None:
-    """The same ids with the same content are left as they are, whatever number the second attempt had in mind."""
-    again, entries = billed({"AA": 100, "UA": 1000}, first_number=3)
-    with books.engine.begin() as connection:
-        posted = store.post(connection, again.invoices, again.lines, entries.entries, entries.postings)
-        assert posted == store.Posted(invoices=0, entries=0)
-        assert connection.exec_driver_sql("SELECT count(*) FROM postings").scalar_one() == 6
-        assert (
-            connection.exec_driver_sql(
-                "SELECT (SELECT count(*) FROM commit_checks) + (SELECT count(*) FROM ledger_checks)"
-            ).scalar_one()
-            == 0
-        )
-
-
-def test_the_same_id_with_other_content_is_an_error(books: Books) -> None:
-    """An invoice or an entry that was posted differently is refused by name."""
-    other, entries = billed({"AA": 101})
-    with books.engine.begin() as connection:
-        with pytest.raises(store.OtherContentError, match=r"invoices: .* is posted with the content"):
-            store.post(connection, other.invoices, other.lines, entries.entries, entries.postings)
-        with pytest.raises(store.OtherContentError, match="journal_entries: "):
-            store.post(connection, books.frames[0], books.frames[1], entries.entries, entries.postings)
-
-
-def test_invoice_numbers_have_no_gaps(books: Books) -> None:
-    """New invoices go on where the tenant's last number ended."""
-    extra, entries = billed({"ZZ": 5}, first_number=4)
-    with books.engine.begin() as connection:
-        assert store.next_number(connection, "default") == 3
-        with pytest.raises(ValueError, match="must be numbered from INV-000003 to INV-000003"):
-            store.post(connection, extra.invoices, extra.lines, entries.entries, entries.postings)
-
-
-def test_what_was_posted_reads_back_as_it_was(books: Books) -> None:
-    """Frames come back from the database value for value, explanations byte for byte."""
-    invoices, lines, *_ = books.frames
-    with books.engine.begin() as connection:
-        assert store.invoices_of(connection, "default", "2013-02").equals(invoices)
-        assert store.invoice(connection, "default", "INV-000002").equals(invoices[1])
-        assert store.invoice(connection, "default", invoices["id"][0]).equals(invoices[0])
-        assert store.lines_of(connection, invoices["id"][1]).equals(lines[1])
-        with pytest.raises(LookupError, match="tenant other has no invoice INV-000002"):
-            store.invoice(connection, "other", "INV-000002")
-        booked = store.booked(connection, "default", ["2013-02"])
-    assert booked.select("customer", "quantity", "amount", "amount_minor").rows() == [
-        ("AA", Decimal("1.5"), 1, 100),
-        ("UA", Decimal("1.5"), 10, 1000),
-    ]
 
 
 def test_the_trial_balance_sums_to_zero(books: Books) -> None:

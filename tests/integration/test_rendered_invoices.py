@@ -5,20 +5,19 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
-import polars as pl
 import pytest
 import sqlalchemy as sa
 
 from invoicing import store
-from invoicing.assemble import assemble
-from invoicing.ledger.journal import journal
+from invoicing.invoices.app import issue
 from invoicing.rendering.store import apply_seller, seller_at
 from meterline.operations import outputs_of
 from meterline.output import Failure, File, Output, Text
 from meterline.system import System
 from schemas.contract import parse_contracts
-from schemas.invoice import BOOKED, CHARGED, Basis, Tax
+from schemas.invoice import Basis
 from schemas.party import Seller, parse_seller
+from tests.documents.drafts import charged, drafts_of, tax_rule
 from tests.documents.samples import exact
 
 ISSUED = datetime(2026, 4, 1, tzinfo=UTC)
@@ -44,29 +43,31 @@ BASIS = Basis(cut=3, book="b", book_version=1, book_digest="book", contracts_dig
 @pytest.fixture
 def app(database: sa.Engine) -> System:
     """INV-000001 for aeroe, whose contract has an address, and INV-000002 for bo, whose has none."""
-    rows: list[dict[str, Any]] = [
+    slices = [
         {
-            "customer": customer, "period": "2026-03", "charge": "calls", "description": "Calls", "model": "standard",
-            "meter": "calls", "quantity": exact(100), "amount": exact(10), "amount_minor": 1000, "currency": "EUR",
-            "slices": [{"label": "", "up_to": None, "quantity": exact(100), "unit_price": exact("0.1"), "flat": exact(0), "amount": exact(10)}],
-            **vars(BASIS),
+            "label": "",
+            "up_to": None,
+            "quantity": exact(100),
+            "unit_price": exact("0.1"),
+            "flat": exact(0),
+            "amount": exact(10),
         }
+    ]
+    charges = [
+        charged(BASIS, customer=customer, period="2026-03", charge="calls", description="Calls", meter="calls", slices=slices,
+                quantity=exact(100), amount_minor=1000, currency="EUR", tax_rule=tax_rule("VAT", "19"))
         for customer in ("aeroe", "bo")
     ]  # fmt: skip
-    assembled = assemble(
-        pl.DataFrame(rows, schema=CHARGED), pl.DataFrame(schema=BOOKED), tenant="default", run_period="2026-03",
-        bases={"2026-03": BASIS}, customer_names={each.customer: each.name for each in CONTRACTS.contracts},
-        tax=Tax("VAT", exact(19)), next_number=1, issued_at=ISSUED,
-    )  # fmt: skip
-    posted = journal(assembled.invoices, booked_at=ISSUED)
+    names = {each.customer: each.name for each in CONTRACTS.contracts}
+    drafts = drafts_of(charges, bases={"2026-03": BASIS}, run_period="2026-03", customer_names=names)
     with database.begin() as connection:
         store.apply_price_book(connection, "default", book="b", version=1, digest="book", body="{}", applied_at=ISSUED)
         store.apply_contracts(
             connection, "default", digest=CONTRACTS.digest, body=CONTRACTS.canonical(), applied_at=ISSUED
         )
         run = store.start_run(connection, "default", "2026-03", BASIS, started_at=ISSUED)
-        store.post(connection, assembled.invoices, assembled.lines, posted.entries, posted.postings)
         store.finish_run(connection, run, {"2026-03": BASIS}, posted_at=ISSUED)
+        issue(connection, drafts, at=ISSUED)
     return System(database, *cast("Any", (None, None, None)))
 
 

@@ -8,10 +8,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from invoicing.assemble import Assembled, assemble
-from schemas.invoice import BOOKED, CHARGED, INVOICES, LINES, Basis, Tax
+from invoicing.invoices.drafts import Drafts
+from invoicing.invoices.lines import lines_of
+from schemas.invoice import BOOKED, CHARGED, DRAFTED, INVOICES, LINES, Basis
+from schemas.plan import TaxMode
+from tests.documents.drafts import charged, drafts_of, issued, tax_rule, was_booked
 
 BASIS = Basis(cut=3, book="airports", book_version=1, book_digest="book digest", contracts_digest="contracts digest")
+TURNS = {"charge": "turns", "description": "Turns", "meter": "turns"}
 
 
 def charge(customer: str, period: str, minor: int, **other: Any) -> dict[str, Any]:
@@ -24,28 +28,18 @@ def charge(customer: str, period: str, minor: int, **other: Any) -> dict[str, An
         "flat": Decimal(0),
         "amount": amount,
     }
-    return {
-        "customer": customer, "period": period, "charge": "turns", "description": "Turns", "model": "standard",
-        "meter": "turns", "quantity": Decimal(1), "slices": [flat], "amount": amount, "amount_minor": minor,
-        "currency": "USD", **vars(BASIS), **other,
-    }  # fmt: skip
+    own = {**TURNS, "customer": customer, "period": period, "amount_minor": minor, "slices": [flat], **other}
+    return charged(BASIS, **own)
 
 
 def billed(customer: str, period: str, minor: int, **other: Any) -> dict[str, Any]:
-    return {
-        "customer": customer, "usage_period": period, "charge": "turns", "currency": "USD", "description": "Turns",
-        "model": "standard", "meter": "turns", "quantity": Decimal(1), "amount": Decimal(minor).scaleb(-2),
-        "amount_minor": minor, **other,
-    }  # fmt: skip
+    own = {**TURNS, "customer": customer, "usage_period": period, "amount_minor": minor, **other}
+    return was_booked(**own)
 
 
-def run(charges: list[dict[str, Any]], booked: list[dict[str, Any]] | None = None, **other: Any) -> Assembled:
-    arguments: dict[str, Any] = {
-        "tenant": "default", "run_period": "2013-02", "bases": {"2013-01": BASIS, "2013-02": BASIS},
-        "customer_names": {"UA": "United"}, "tax": None, "next_number": 1,
-        "issued_at": datetime(2013, 3, 1, tzinfo=UTC), **other,
-    }  # fmt: skip
-    return assemble(pl.DataFrame(charges, schema=CHARGED), pl.DataFrame(booked, schema=BOOKED), **arguments)
+def run(charges: list[dict[str, Any]], booked: list[dict[str, Any]] | None = None) -> Drafts:
+    bases = {"2013-01": BASIS, "2013-02": BASIS}
+    return drafts_of(charges, booked, bases=bases, run_period="2013-02", customer_names={"UA": "United"})
 
 
 def test_the_charges_of_the_own_period_are_usage_lines() -> None:
@@ -60,9 +54,13 @@ def test_the_charges_of_the_own_period_are_usage_lines() -> None:
 
 def test_frames_have_exactly_the_declared_columns() -> None:
     """Columns, their order and their types are those of the schemas, with rows and without."""
-    for assembled in (run([charge("UA", "2013-02", 100)]), run([])):
-        assert dict(assembled.invoices.schema) == INVOICES
-        assert dict(assembled.lines.schema) == LINES
+    for charges in ([charge("UA", "2013-02", 100)], []):
+        frames = pl.DataFrame(charges, schema=CHARGED), pl.DataFrame(schema=BOOKED)
+        lines = lines_of(*frames, run_period="2013-02", bases={"2013-02": BASIS})
+        assert dict(lines.schema) == DRAFTED
+        assert dict(run(charges).invoices.schema) == INVOICES
+        assert dict(run(charges).lines.schema) == LINES
+        assert dict(issued(run(charges)).invoices.schema) == INVOICES
 
 
 def test_late_usage_is_an_adjustment_of_the_difference() -> None:
@@ -101,7 +99,7 @@ def test_an_unchanged_period_gives_no_lines() -> None:
 def test_customers_who_owe_nothing_get_no_invoice_and_no_number() -> None:
     """Numbers go on without gaps over the customers who do have an invoice."""
     charges = [charge("AA", "2013-02", 100), charge("B6", "2013-02", 0), charge("UA", "2013-02", 300)]
-    assert run(charges, next_number=999999).invoices.select("customer", "number").rows() == [
+    assert issued(run(charges), last_number=999998).invoices.select("customer", "number").rows() == [
         ("AA", "INV-999999"),
         ("UA", "INV-1000000"),
     ]
@@ -126,20 +124,69 @@ def test_a_customer_has_one_invoice_for_each_currency() -> None:
 @pytest.mark.parametrize(("subtotal", "tax"), [(10, 1), (-10, -1), (9999, 887), (5, 0), (6, 1)])
 def test_tax_is_rounded_once_half_away_from_zero(subtotal: int, tax: int) -> None:
     """The tax is that of the subtotal, not the sum of taxes on lines: 8.875 % of 0.10 in two lines is 0.01."""
-    charges = [charge("UA", "2013-02", subtotal - 1), charge("UA", "2013-02", 1, charge="b")]
-    taxed = run(charges, tax=Tax("VAT", Decimal("8.875"))).invoices.row(0, named=True)
+    rule = tax_rule("VAT", "8.875")
+    charges = [
+        charge("UA", "2013-02", subtotal - 1, tax_rule=rule),
+        charge("UA", "2013-02", 1, charge="b", tax_rule=rule),
+    ]
+    drafts = run(charges)
+    taxed = drafts.invoices.row(0, named=True)
     assert (taxed["tax_minor"], taxed["total_minor"]) == (tax, subtotal + tax)
-    assert json.loads(taxed["tax"]) == {"name": "VAT", "rate_percent": "8.875"}
+    group = {"name": "VAT", "rate_percent": "8.875", "mode": "exclusive", "base_minor": subtotal, "tax_minor": tax}
+    assert json.loads(taxed["taxes"]) == [group]
+    assert drafts.lines["tax_minor"].sum() == tax
+
+
+def test_a_price_with_tax_in_it_is_parted() -> None:
+    """100.00 with 21 % in it is 82.64 and 17.36; a line beside it without tax has none."""
+    inclusive = tax_rule("VAT", "21", TaxMode.INCLUSIVE)
+    drafts = run([charge("UA", "2013-02", 10000, tax_rule=inclusive), charge("UA", "2013-02", 500, charge="b")])
+    assert drafts.lines.select("amount_minor", "net_minor", "tax_minor").rows() == [(10000, 8264, 1736), (500, 500, 0)]
+    head = drafts.invoices.row(0, named=True)
+    assert (head["subtotal_minor"], head["tax_minor"], head["total_minor"]) == (8764, 1736, 10500)
+    assert json.loads(head["taxes"])[0]["base_minor"] == 8264
+    assert json.loads(drafts.lines["taxes"][0])[0]["mode"] == "inclusive"
+
+
+def test_what_progressive_invoices_billed_leaves_a_remainder() -> None:
+    """Usage of the own period that was billed in part is a line of what is left; a fee is adjusted as any other."""
+    charges = [charge("UA", "2013-02", 900), charge("UA", "2013-02", 80, charge="fee", kind="fee", revenue="fees")]
+    parts = [billed("UA", "2013-02", 500), billed("UA", "2013-02", 100, charge="fee", revenue="fees")]
+    drafts = run(charges, parts)
+    assert drafts.lines.select("kind", "description", "amount_minor").rows() == [
+        ("remainder", "Turns", 400),
+        ("adjustment", "Adjustment for 2013-02: Turns", -20),
+    ]
+
+
+def test_an_adjustment_is_of_the_revenue_that_was_billed() -> None:
+    """What was billed in advance stays unearned when it is corrected after its month has begun."""
+    now = charge("UA", "2013-01", 40, kind="fee", revenue="fees")
+    drafts = run([now], [billed("UA", "2013-01", 100, revenue="advance")])
+    assert drafts.lines.select("revenue", "amount_minor").rows() == [("advance", -60)]
 
 
 def test_the_content_digest_is_of_what_is_billed() -> None:
     """Number and instant of issue leave the digest as it is; a price, a slice or a name changes it."""
-    digest = run([charge("UA", "2013-02", 100)]).invoices["content_digest"].item()
-    later = run([charge("UA", "2013-02", 100)], next_number=9, issued_at=datetime(2014, 1, 1, tzinfo=UTC))
+    drafts = run([charge("UA", "2013-02", 100)])
+    digest = drafts.invoices["content_digest"].item()
+    later = issued(drafts, last_number=9, at=datetime(2014, 1, 1, tzinfo=UTC))
     assert later.invoices["content_digest"].item() == digest
     changes: list[dict[str, Any]] = [{"slices": []}, {"description": "Landings"}, {"meter": None}]
     for changed in changes:
         assert run([charge("UA", "2013-02", 100, **changed)]).invoices["content_digest"].item() != digest
+
+
+def test_an_invoice_of_nothing_due_is_paid() -> None:
+    """Lines that cancel, or credit, leave nothing to pay; any other invoice is open."""
+    drafts = run([charge("AA", "2013-02", 100), charge("UA", "2013-02", -5)], [billed("B6", "2013-01", 100)])
+    assert drafts.invoices["state"].unique().to_list() == ["draft"]
+    done = issued(drafts).invoices
+    assert done.select("customer", "state", "payment_status").rows() == [
+        ("AA", "open", "pending"),
+        ("B6", "paid", "succeeded"),
+        ("UA", "paid", "succeeded"),
+    ]
 
 
 def test_charges_of_a_period_that_was_not_rated_are_refused() -> None:
@@ -152,10 +199,3 @@ def test_a_charge_that_stands_twice_is_refused() -> None:
     """Two rows for one charge of a customer and period could not both be compared with what is booked."""
     with pytest.raises(ValueError, match="allowed: one row a customer, period and charge"):
         run([charge("UA", "2013-02", 100), charge("UA", "2013-02", 200)])
-
-
-@pytest.mark.parametrize("rate", ["-1", "100.5", "NaN", "0.00000000001"])
-def test_a_rate_that_is_none_is_refused(rate: str) -> None:
-    """A tax rate lies between 0 and 100 percent and has at most 10 decimals."""
-    with pytest.raises(ValueError, match="allowed: 0 to 100, with at most 10 decimals"):
-        Tax("VAT", Decimal(rate))
