@@ -4,7 +4,7 @@ Owns that a run is all or nothing: it may be killed at any moment and asked for 
 posts it, nothing is posted; after it, asking again changes nothing.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,25 +15,26 @@ import sqlalchemy as sa
 from aggregation.store import has_late_usage
 from invoicing import store as invoicing
 from invoicing.invoices.app import issue
-from invoicing.invoices.drafts import Drafts, drafted, periodic_heads
-from invoicing.invoices.lines import lines_of
-from invoicing.invoices.store import booked, invoices_of, issued_before_their_run, remove_drafts, write
+from invoicing.invoices.drafts import Drafts
+from invoicing.invoices.store import invoices_of, remove_drafts, write
 from invoicing.outbox.events import created
 from invoicing.outbox.store import emit_frame
+from meterline.assembling import Assembly
 from meterline.billable import billable, ended_everywhere, policies_of, refuse_recurring
+from meterline.charged import Charged
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rating_run import rated_chunks
 from meterline.rollups import whole_rollups
 from meterline.system import System, wait_until_stored
 from meterline.tables import invoice_table
-from meterline.taxing import with_taxes
+from meterline.verification import ahead
 from rating.books import Books, book_in_force
 from rating.claiming import UNASSIGNED
-from rating.rater import Basis, Rated, Rater
+from rating.rater import Basis, Rater
 from schemas.contract import Contracts
-from schemas.invoice import CHARGED, INVOICE_SERIES, Run
 from schemas.invoice import Basis as InvoiceBasis
+from schemas.invoice import Run
 from schemas.log import Barrier
 from schemas.meter import Meter
 from schemas.price_book import PriceBook
@@ -114,62 +115,54 @@ def _bill(app: System, month: Period, now: Callable[[], datetime], how: How) -> 
     ends = app.log.punctuate(Barrier(run.basis.cut))
     # 2. wait
     yield from wait_until_stored(app, ends, "cut")
-    # 3. rate
-    rated, bases = yield from _rate(app, run, month, terms)
-    books = terms.known_at(run.started_at)
-    charged = [
-        billable(each.charges, each.slices, month=Period.parse(name), contracts=terms.contracts, books=books)
-        for name, chunks in rated.items()
-        for each in chunks
-    ]
-    charges = pl.concat([pl.DataFrame(schema=CHARGED), *charged])
-    bases |= {name: bases[str(month)] for name in charges["period"].unique() if name > str(month)}  # in advance
-    with app.database.begin() as connection:
-        invoicing.lock(connection, DEFAULT_TENANT)  # first: it locks out other runs
-        # 4. assemble
-        drafts = _drafts(connection, charges, run, bases, terms)
-        # 5. issue
+    with Charged() as charged:
+        # 3. rate
+        bases, lost = yield from _rate(app, run, month, terms, charged)
+        # 4. and 5.
+        yield from _billed(app, run, _assembly(run, terms, bases, charged.periods), charged, how, now)
+    yield from lost
+
+
+def _assembly(run: Run, terms: _Terms, bases: dict[str, InvoiceBasis], charged_periods: set[str]) -> Assembly:
+    """What invoices are made of; what is paid in advance, of a later period, has the basis of the run."""
+    in_advance = {name: bases[run.period] for name in charged_periods if name > run.period}
+    names = {contract.customer: contract.name for contract in terms.contracts.contracts}
+    policies = policies_of(terms.known_at(run.started_at), run)
+    return Assembly(run.tenant, run.period, bases | in_advance, names, policies)
+
+
+def _billed(
+    app: System, run: Run, assembly: Assembly, charged: Charged, how: How, now: Callable[[], datetime]
+) -> Iterator[Output]:
+    shown: list[pl.DataFrame] = []
+    with app.database.begin() as connection, app.database.connect() as reader:
+        invoicing.lock(connection, run.tenant)  # first: it locks out other runs
         if how is How.FINAL:
-            billed = {name: basis for name, basis in bases.items() if name <= str(month)}
-            invoicing.finish_run(connection, run, billed, posted_at=now())
-            issue(connection, _succeeding(connection, drafts, run), at=run.started_at)
-        elif how is How.DRAFT:
-            _keep(connection, drafts, run)
+            rated = {name: basis for name, basis in assembly.bases.items() if name <= run.period}
+            invoicing.finish_run(connection, run, rated, posted_at=now())
+        before = {} if how is How.PREVIEW else remove_drafts(connection, run.tenant, period=run.period)
+        # 4. assemble, while the range before is written
+        for drafts in ahead(assembly.drafts(reader, charged)):
+            # 5. issue
+            if how is How.FINAL:
+                issue(connection, _succeeding(drafts, before), at=run.started_at)
+            elif how is How.DRAFT:
+                _keep(connection, _succeeding(drafts, before), run)
+            else:
+                shown.append(drafts.invoices)
     if how is How.PREVIEW:
-        yield invoice_table(str(month), drafts.invoices)
-    yield from _unassigned(rated)
+        yield invoice_table(run.period, pl.concat(shown))
 
 
-def _drafts(
-    connection: sa.Connection, charges: pl.DataFrame, run: Run, bases: dict[str, InvoiceBasis], terms: _Terms
-) -> Drafts:
-    """What the run bills: lines, their taxes, and invoices of them.
-
-    Whose invoice of the period was issued before its run has what came since on a later one.
-    """
-    lines = lines_of(charges, booked(connection, run.tenant, sorted(bases)), run_period=run.period, bases=bases).join(
-        issued_before_their_run(connection, run.tenant, run.period), on=["customer", "currency"], how="anti"
-    )
-    taxed = with_taxes(lines, policies_of(terms.known_at(run.started_at), run))
-    heads = periodic_heads(
-        lines, tenant=run.tenant, run_period=run.period, basis=bases[run.period], series=INVOICE_SERIES,
-        customer_names={contract.customer: contract.name for contract in terms.contracts.contracts},
-    )  # fmt: skip
-    return drafted(taxed.lines, taxed.groups, heads)
-
-
-def _succeeding(connection: sa.Connection, drafts: Drafts, run: Run) -> Drafts:
-    """The drafts as the next versions of those that the period has, which are taken away."""
-    before = remove_drafts(connection, run.tenant, period=run.period)
+def _succeeding(drafts: Drafts, before: dict[str, int]) -> Drafts:
+    """The drafts as the next versions of those that were taken away."""
     versions = pl.col("id").replace_strict(before, default=0, return_dtype=pl.Int64) + 1
     return replace(drafts, invoices=drafts.invoices.with_columns(versions.alias("version")))
 
 
 def _keep(connection: sa.Connection, drafts: Drafts, run: Run) -> None:
-    kept = _succeeding(connection, drafts, run)
-    write(connection, kept.invoices, kept.lines)
-    new = kept.invoices.filter(pl.col("version") == 1)
-    emit_frame(connection, created(new, at=run.started_at))
+    write(connection, drafts.invoices, drafts.lines)
+    emit_frame(connection, created(drafts.invoices.filter(pl.col("version") == 1), at=run.started_at))
 
 
 def _terms(app: System) -> _Terms:
@@ -196,22 +189,27 @@ def _cut(app: System, month: Period, terms: _Terms, now: datetime, *, noted: boo
 
 
 def _rate(
-    app: System, run: Run, month: Period, terms: _Terms
-) -> Generator[Output, None, tuple[dict[str, list[Rated]], dict[str, InvoiceBasis]]]:
+    app: System, run: Run, month: Period, terms: _Terms, charged: Charged
+) -> Generator[Output, None, tuple[dict[str, InvoiceBasis], list[Output]]]:
+    """Rates what the run bills into `charged`; returns the basis of each period, and what to say of usage left out."""
     with app.database.connect() as connection:
         own = {str(month): run, **{each.period: each for each in invoicing.posted_runs(connection, DEFAULT_TENANT)}}
     periods = [month, *_changed_periods(app, run, month, terms, own)]
-    rated: dict[str, list[Rated]] = {}
+    books = terms.known_at(run.started_at)
     bases: dict[str, InvoiceBasis] = {}
+    lost: list[tuple[str, ...]] = []
     for done, each in enumerate(periods):
         yield Progress(step="rate", done=done, total=len(periods))
         name, cut = str(each), run.basis.cut
         rater = terms.rater(each, own[name], cut, advance=each == month)
         refuse_recurring(rater.charges)
-        rated[name] = [*rated_chunks(app, terms.meters, rater)]
+        for rated in rated_chunks(app, terms.meters, rater):
+            charges = billable(rated.charges, rated.slices, month=each, contracts=terms.contracts, books=books)
+            charged.add(charges)
+            lost += [(name, *row) for row in rated.unassigned.rows()]
         bases[name] = replace(own[name].basis, cut=cut, contracts_digest=terms.contracts.digest)
     yield Progress(step="rate", done=len(periods), total=len(periods))
-    return rated, bases
+    return bases, [_unassigned(lost)] if lost else []
 
 
 def _changed_periods(app: System, run: Run, month: Period, terms: _Terms, own: dict[str, Run]) -> list[Period]:
@@ -234,14 +232,12 @@ def _changed_periods(app: System, run: Run, month: Period, terms: _Terms, own: d
     return changed
 
 
-def _unassigned(rated: dict[str, list[Rated]]) -> Iterator[Output]:
-    rows = [(period, *row) for period, chunks in rated.items() for each in chunks for row in each.unassigned.rows()]
-    if rows:
-        yield Table(
-            title="Usage that nobody pays for: add its subjects to the contracts, and the next run bills it",
-            columns=("period", *UNASSIGNED),
-            rows=[[str(cell) for cell in row] for row in rows],
-        )
+def _unassigned(rows: Sequence[tuple[str, ...]]) -> Table:
+    return Table(
+        title="Usage that nobody pays for: add its subjects to the contracts, and the next run bills it",
+        columns=("period", *UNASSIGNED),
+        rows=[[str(cell) for cell in row] for row in rows],
+    )
 
 
 def _result(app: System, period: str) -> Iterator[Output]:

@@ -24,8 +24,18 @@ class ChangedMeanwhileError(ValueError):
     """Somebody else changed the invoice first. Nothing was written."""
 
 
-def booked(connection: sa.Connection, tenant: str, periods: Sequence[str]) -> pl.DataFrame:
-    """What was billed for usage of these periods (columns `schemas.invoice.BOOKED`), not drafts and what is void."""
+def booked(
+    connection: sa.Connection,
+    tenant: str,
+    periods: Sequence[str],
+    *,
+    above: str | None = None,
+    up_to: str | None = None,
+) -> pl.DataFrame:
+    """What was billed for usage of these periods (columns `schemas.invoice.BOOKED`), not drafts and what is void.
+
+    Of customers above a name and up to another, by their bytes; of all without bounds.
+    """
     query = """
         SELECT l.customer, l.usage_period, l.charge, i.currency, max(l.description), max(l.model), max(l.meter),
             max(CAST(l.tax_rule AS text)), max(l.revenue), max(l.service_start), max(l.service_end),
@@ -33,8 +43,12 @@ def booked(connection: sa.Connection, tenant: str, periods: Sequence[str]) -> pl
         FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
         WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND l.kind <> 'manual'
             AND i.state NOT IN ('draft', 'void')
+            AND (CAST(:above AS text) IS NULL OR l.customer COLLATE "C" > :above)
+            AND (CAST(:up_to AS text) IS NULL OR l.customer COLLATE "C" <= :up_to)
         GROUP BY 1, 2, 3, 4 ORDER BY l.customer COLLATE "C", l.usage_period, l.charge COLLATE "C", i.currency"""
-    rows = connection.execute(sa.text(query), {"tenant": tenant, "periods": list(periods)})
+    rows = connection.execute(
+        sa.text(query), {"tenant": tenant, "periods": list(periods), "above": above, "up_to": up_to}
+    )
     return pl.DataFrame([tuple(row) for row in rows], schema=BOOKED, orient="row")
 
 

@@ -97,6 +97,26 @@ BEGIN
 END $$;
 CREATE TRIGGER invoices_added AFTER INSERT ON invoices REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION invoices_added();
+CREATE OR REPLACE FUNCTION lines_added() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    wrong record;
+BEGIN
+    SELECT a.invoice_id, i.id INTO wrong
+    FROM (SELECT DISTINCT invoice_id, tenant FROM added) a
+    LEFT JOIN invoices i ON i.id = a.invoice_id AND i.tenant = a.tenant
+    WHERE i.transaction_id IS DISTINCT FROM pg_current_xact_id() LIMIT 1;
+    IF wrong.invoice_id IS NOT NULL AND wrong.id IS NULL THEN
+        RAISE EXCEPTION 'lines of the invoice %, which is not there', wrong.invoice_id
+            USING ERRCODE = 'foreign_key_violation';
+    ELSIF wrong.invoice_id IS NOT NULL THEN
+        RAISE EXCEPTION 'invoice % takes no more lines: posted rows never change; post a correcting entry', wrong.id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    INSERT INTO commit_checks (kind, ids)
+    SELECT 'lines sum', array_agg(DISTINCT invoice_id) FROM added HAVING count(*) > 0;
+    RETURN NULL;
+END $$;
 CREATE TRIGGER lines_added AFTER INSERT ON invoice_lines REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION lines_added();
 

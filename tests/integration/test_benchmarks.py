@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from benchmarks import import_flights, ledger, outbox, query, rating, worker
+from benchmarks import import_flights, invoicing, ledger, outbox, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -87,3 +87,11 @@ def test_the_oracle_of_the_stream_benchmark_tells_a_wrong_answer() -> None:
     assert not difference(halves, right)
     assert "not" in difference(right.with_columns(pl.col("sum") + 1), right)
     assert "not" in difference(oracle.groups(deduplicated=False).with_columns(pl.col("count") + 1), right)
+
+
+def test_the_invoicing_benchmark_issues_the_same_invoices_every_time() -> None:
+    """Five lines and one entry a customer, with the same chain however often."""
+    first, second = (invoicing.run(invoicing.SMOKE_CUSTOMERS) for _ in range(2))
+    assert first["lines"] == 5 * invoicing.SMOKE_CUSTOMERS
+    assert first["postings"] == 4 * invoicing.SMOKE_CUSTOMERS
+    assert first["digest"] == second["digest"]

@@ -43,6 +43,7 @@ def posted_books(shared_database: sa.Engine) -> Books:
     [
         ([INVOICE.format(id="i", total=121)], "total_is_subtotal_and_tax"),
         ([INVOICE.format(id="i", total=120)], "invoice i has no lines"),
+        ([LINE.format(id="l", invoice="i", position=1, minor=0, tax=0)], "lines of the invoice i, which is not there"),
         ([INVOICE.format(id="i", total=120), LINE.format(id="l", invoice="i", position=1, minor=99, tax=20)],
          "lines of invoice i sum to 99 and 20 tax, it says 100 and 20"),
         ([INVOICE.format(id="i", total=120), LINE.format(id="l", invoice="i", position=1, minor=100, tax=19)],

@@ -75,8 +75,14 @@ CREATE INDEX invoices_by_customer ON invoices (tenant, customer, currency);
 """
 
 _LINES = """
+-- A line is named by its invoice and position: an index of random ids, and a check of a key a row, cost more than the
+-- line itself. lines_added looks for the invoices of a whole statement.
 ALTER TABLE invoice_lines
     DROP CONSTRAINT invoice_lines_kind_check,
+    DROP CONSTRAINT invoice_lines_pkey,
+    DROP CONSTRAINT invoice_lines_invoice_id_position_key,
+    DROP CONSTRAINT invoice_lines_invoice_id_fkey,
+    ADD PRIMARY KEY (invoice_id, position),
     ADD tenant text,
     ADD net_minor bigint,
     ADD tax_minor bigint NOT NULL DEFAULT 0,
@@ -120,7 +126,7 @@ ALTER TABLE invoice_lines
     ADD CONSTRAINT serves_some_days CHECK (service_start < service_end),
     ADD CONSTRAINT net_is_amount_without_tax CHECK (net_minor IN (amount_minor, amount_minor - tax_minor));
 DROP INDEX invoice_lines_by_usage_period;
-CREATE INDEX invoice_lines_by_usage_period ON invoice_lines (tenant, usage_period);
+CREATE INDEX invoice_lines_by_usage_period ON invoice_lines (tenant, usage_period, customer COLLATE "C");
 """
 
 _BESIDE = """
