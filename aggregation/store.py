@@ -264,6 +264,18 @@ def _reader(client: Client) -> Callable[[Statement], pl.DataFrame]:
     return lambda statement: query(client, statement.sql, **statement.bound)
 
 
+def first_usage_at(client: Client, tenant: str, cut: int) -> datetime | None:
+    """The start of the first window with usage of the epochs before a cut; None where there is none."""
+    found = query(
+        client,
+        "SELECT minOrNull(window_start) AS at FROM rollups WHERE tenant = {tenant:String} AND epoch < {cut:UInt32}",
+        tenant=tenant,
+        cut=cut,
+    )
+    at: datetime | None = found.item()
+    return at
+
+
 def has_late_usage(client: Client, tenant: str, start: datetime, end: datetime, since_cut: int, cut: int) -> bool:
     """Whether usage of [start, end) arrived in the epochs from one cut to the next."""
     found = query(

@@ -6,7 +6,7 @@ posts it, nothing is posted; after it, asking again changes nothing.
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -16,7 +16,8 @@ from invoicing.assemble import assemble
 from invoicing.ledger.journal import journal
 from invoicing.outbox.events import finalized
 from invoicing.outbox.store import emit_frame
-from meterline.billable import billable, ended_everywhere, invoice_tax, refuse_recurring
+from meterline.billable import billable, ended_everywhere, invoice_tax
+from meterline.levels import Levels, Stretch, billed_stretches, recur, with_months_between
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rating_run import rated_chunks
@@ -63,7 +64,8 @@ def bill(app: System, *, period: str, now: Callable[[], datetime] = lambda: date
     1. Cut: note the run with its barrier's number, then write the barrier to every partition. A run that died in
        between is asked for again, and has a new barrier.
     2. Wait until every partition is stored past the barrier: only then does the cut hold all that came before it.
-    3. Rate the period, and each billed period before it whose usage or contracts changed since, as of the cut.
+    3. Rate each billed period whose usage, contracts or levels changed since, then the period, as of the cut: oldest
+       first, because a recurring charge starts with what the period before ends with.
     4. Assemble lines (the period's charges, and differences to what is booked), then invoices, then journal entries.
     5. Post all of it, finish the run and emit what was posted, in one transaction.
     """
@@ -94,7 +96,8 @@ def _bill(app: System, month: Period, now: Callable[[], datetime]) -> Iterator[O
     # 2. wait
     yield from wait_until_stored(app, ends, "cut")
     # 3. rate
-    rated, bases = yield from _rate(app, run, month, terms)
+    levels = Levels(app.database, run)
+    rated, bases = yield from _rate(app, run, month, terms, levels)
     chunks = [chunk for of_period in rated.values() for chunk in of_period]
     charged = [billable(each.charges, each.slices, terms.contracts) for each in chunks]
     charges = pl.concat([pl.DataFrame(schema=CHARGED), *charged])
@@ -118,6 +121,7 @@ def _bill(app: System, month: Period, now: Callable[[], datetime]) -> Iterator[O
         invoicing.post(connection, assembled.invoices, assembled.lines, entries.entries, entries.postings)
         billed = {name: basis for name, basis in bases.items() if name <= str(month)}
         invoicing.finish_run(connection, run, billed, posted_at=now())
+        levels.post(connection)
         emit_frame(connection, finalized(assembled.invoices))  # last: others of the tenant who emit wait for the commit
     yield from _unassigned(rated)
 
@@ -136,7 +140,9 @@ def _terms(app: System) -> _Terms:
 
 
 def _cut(app: System, month: Period, terms: _Terms, now: datetime) -> Run:
-    book = book_in_force(terms.known_at(now), month.start.date())
+    known, first = terms.known_at(now), month.start.date()
+    last = (month.end - timedelta(days=1)).date()
+    book = book_in_force(known, first if any(each.effective_at <= first for each in known) else last)
     with app.database.begin() as connection:
         cut = app.log.new_barrier(connection, f"bill {month}")
         basis = InvoiceBasis(cut, book.book, book.version, book.digest, terms.contracts.digest)
@@ -144,39 +150,44 @@ def _cut(app: System, month: Period, terms: _Terms, now: datetime) -> Run:
 
 
 def _rate(
-    app: System, run: Run, month: Period, terms: _Terms
+    app: System, run: Run, month: Period, terms: _Terms, levels: Levels
 ) -> Generator[Output, None, tuple[dict[str, list[Rated]], dict[str, InvoiceBasis]]]:
     with app.database.connect() as connection:
-        own = {str(month): run, **{each.period: each for each in invoicing.posted_runs(connection, DEFAULT_TENANT)}}
-    periods = [month, *_changed_periods(app, run, month, terms, own)]
+        own = {each.period: each for each in invoicing.posted_runs(connection, DEFAULT_TENANT)} | {str(month): run}
+    cut = run.basis.cut
+
+    def rater_of(span: Period, name: str = str(month)) -> Rater:
+        return terms.rater(span, own.get(name, run), cut, advance=span == month)
+
+    stretches = billed_stretches(own, month)
+    if levels.any_before() or recur(rater_of(month).charges):
+        stretches = with_months_between(app, stretches, cut, rater_of)
     rated: dict[str, list[Rated]] = {}
     bases: dict[str, InvoiceBasis] = {}
-    for done, each in enumerate(periods):
-        yield Progress(step="rate", done=done, total=len(periods))
-        name, cut = str(each), run.basis.cut
-        rater = terms.rater(each, own[name], cut, advance=each == month)
-        refuse_recurring(rater.charges)
-        rated[name] = [*rated_chunks(app, terms.meters, rater)]
-        bases[name] = replace(own[name].basis, cut=cut, contracts_digest=terms.contracts.digest)
-    yield Progress(step="rate", done=len(periods), total=len(periods))
+    for done, each in enumerate(stretches):
+        yield Progress(step="rate", done=done, total=len(stretches))
+        rater, name = rater_of(each.span, each.name), each.name
+        if each.span != month and not _changed(app, run, rater, levels, each):
+            continue
+        chunks = [*rated_chunks(app, terms.meters, rater, levels.before(each))]
+        levels.note(each, chunks)
+        if each.billed:
+            rated[name] = chunks
+            bases[name] = replace(own[name].basis, cut=cut, contracts_digest=terms.contracts.digest)
+    yield Progress(step="rate", done=len(stretches), total=len(stretches))
     return rated, bases
 
 
-def _changed_periods(app: System, run: Run, month: Period, terms: _Terms, own: dict[str, Run]) -> list[Period]:
-    """The billed periods before this one whose usage or contracts changed since they were last rated."""
-    with app.database.connect() as connection:
-        ratings = invoicing.latest_ratings(connection, DEFAULT_TENANT)
-    changed = []
-    for name, (cut, contracts_digest) in ratings.items():
-        period = Period.parse(name)
-        if period.start >= month.start:
-            continue
-        span = terms.rater(period, own[name], run.basis.cut, advance=False).span
-        if contracts_digest != run.basis.contracts_digest or (
-            span and has_late_usage(app.clickhouse, DEFAULT_TENANT, *span, cut, run.basis.cut)
-        ):
-            changed.append(period)
-    return changed
+def _changed(app: System, run: Run, rater: Rater, levels: Levels, stretch: Stretch) -> bool:
+    """Whether the usage of months, their contracts or the levels they start with changed since they were last rated."""
+    last, span = levels.last(stretch), rater.span
+    if last is None:
+        return stretch.billed or levels.moved(stretch) or recur(rater.charges)
+    return (
+        last.contracts_digest != run.basis.contracts_digest
+        or levels.moved(stretch)
+        or (span is not None and has_late_usage(app.clickhouse, DEFAULT_TENANT, *span, last.cut, run.basis.cut))
+    )
 
 
 def _unassigned(rated: dict[str, list[Rated]]) -> Iterator[Output]:

@@ -16,7 +16,7 @@ from rating.books import Books
 from rating.chain import CHARGED, Chained, chain
 from rating.combining import combined
 from rating.customers import Customers, customers_of
-from rating.levels import CARRIED
+from rating.levels import CARRIED, LEVELS
 from rating.rows import Priced, priced_rows
 from rating.schedules import Period, Scheduler
 from rating.wanted import wants_of, wants_of_others
@@ -56,8 +56,8 @@ class Rated:
     unassigned: pl.DataFrame
     """Usage that nobody pays for: columns subject, meter, quantity (QUANTITY) and reason, sorted."""
     carried: pl.DataFrame
-    """The levels that recurring charges end with: columns customer, charge, group, cell, quantity; sorted. Those that
-    were carried to charges without a period here stay as they came. A level of 0 has no row."""
+    """The levels that recurring charges end with: columns `rating.levels.LEVELS`, sorted. Those that were carried to
+    charges without a period here stay as they came. A level of 0 has no row."""
 
 
 class Rater:
@@ -186,7 +186,7 @@ def _placed(carried: pl.DataFrame | None, customers: Customers) -> pl.DataFrame 
 def _carried_on(found: pl.DataFrame, carried: pl.DataFrame | None, customers: Customers) -> pl.DataFrame:
     """The levels at the end, by customer and charge; those of charges that were not rated stay as they came."""
     named = found.with_columns(customers.names["customer"].gather(found["place"]))
-    named = named.select("customer", "charge", "group", "cell", "quantity")
+    named = named.select(*LEVELS)
     if carried is not None and not carried.is_empty():
         ids = pl.Series([term.charge.id for term in customers.charges], dtype=pl.String)
         rated = customers.segments.select("place", charge=pl.lit(ids).gather(pl.col("term"))).unique()

@@ -1,0 +1,147 @@
+"""Levels of recurring charges from month to month: which months a bill run looks at, and what each starts with.
+
+Decides the order, oldest first, because what a month ends with is what the next one starts with. Owns that every month
+starts with what the month before it ends with as of the same run, whether or not somebody billed that one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import sqlalchemy as sa
+
+from aggregation.store import first_usage_at
+from meterline.period import Period
+from meterline.system import System
+from rating.levels import LEVELS, digest_of
+from rating.rater import Rated, Rater
+from rating.store import LevelRating, keep_levels, level_ratings, levels_of
+from schemas.charges import Charge, MeteredCharge
+from schemas.invoice import Run
+from schemas.tenant import DEFAULT_TENANT
+
+_DAY = timedelta(days=1)
+NO_LEVELS = pl.DataFrame(schema=LEVELS)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A month that is billed; or months that nobody billed: they cost nothing, but their usage moves levels."""
+
+    span: Period
+    billed: bool
+
+    @property
+    def name(self) -> str:
+        """The last of its months."""
+        return f"{self.span.end - _DAY:%Y-%m}"
+
+    @property
+    def name_before(self) -> str:
+        """The month before it."""
+        return f"{self.span.start - _DAY:%Y-%m}"
+
+
+class Levels:
+    """What a run finds of the levels of recurring charges, and what runs before it found."""
+
+    def __init__(self, database: sa.Engine, run: Run) -> None:
+        self._database, self._run = database, run
+        self._known: dict[str, list[LevelRating]] = {}
+        self._found: dict[str, tuple[LevelRating, pl.DataFrame]] = {}
+        with database.connect() as connection:
+            for each in level_ratings(connection, DEFAULT_TENANT):
+                self._known.setdefault(each.period, []).append(each)
+
+    def any_before(self) -> bool:
+        """Whether a charge has had a level."""
+        return any(each.digest for ratings in self._known.values() for each in ratings)
+
+    def last(self, stretch: Stretch) -> LevelRating | None:
+        """How it was rated by the runs before this one, last."""
+        return next(reversed(self._known.get(stretch.name, [])), None)
+
+    def moved(self, stretch: Stretch) -> bool:
+        """Whether it starts with other levels than when it was rated last (if it ever was, else than none)."""
+        last = self.last(stretch)
+        before = [each for each in self._known.get(stretch.name_before, []) if last and each.cut <= last.cut]
+        then, now = next(reversed(before), None), self._in_force(stretch.name_before)
+        return (then.digest if then else "") != (now.digest if now else "")
+
+    def before(self, stretch: Stretch) -> pl.DataFrame:
+        """The levels that it starts with: columns rating.levels.LEVELS."""
+        if stretch.name_before in self._found:
+            return self._found[stretch.name_before][1]
+        rating = self._in_force(stretch.name_before)
+        if rating is None:
+            return NO_LEVELS
+        with self._database.connect() as connection:
+            return levels_of(connection, DEFAULT_TENANT, rating)
+
+    def note(self, stretch: Stretch, chunks: Iterable[Rated]) -> None:
+        """What this run rated it at, all chunks of it."""
+        ended = pl.concat([NO_LEVELS, *(each.carried for each in chunks)]).sort("customer", "charge", "group", "cell")
+        basis = self._run.basis
+        rating = LevelRating(stretch.name, self._run.period, basis.cut, basis.contracts_digest, digest_of(ended))
+        self._found[stretch.name] = (rating, ended)
+
+    def post(self, connection: sa.Connection) -> None:
+        """Keep what this run found. Belongs into the transaction that posts."""
+        keep_levels(connection, DEFAULT_TENANT, self._found.values())
+
+    def _in_force(self, name: str) -> LevelRating | None:
+        found = self._found.get(name)
+        return found[0] if found else next(reversed(self._known.get(name, [])), None)
+
+
+def recur(charges: Iterable[Charge]) -> bool:
+    """Whether one of the charges keeps a level."""
+    return any(isinstance(each, MeteredCharge) and each.recurring for each in charges)
+
+
+def levels_before(database: sa.Engine, month: Period) -> pl.DataFrame:
+    """The levels in force at the end of the month before (columns rating.levels.LEVELS)."""
+    name = Stretch(month, billed=True).name_before
+    with database.connect() as connection:
+        known = [each for each in level_ratings(connection, DEFAULT_TENANT) if each.period == name]
+        return levels_of(connection, DEFAULT_TENANT, known[-1]) if known else NO_LEVELS
+
+
+def billed_stretches(months: Iterable[str], month: Period) -> list[Stretch]:
+    """The billed months before a run's own month, and it; oldest first."""
+    earlier = sorted({each for each in months if each < str(month)})
+    return [*(Stretch(Period.parse(each), billed=True) for each in earlier), Stretch(month, billed=True)]
+
+
+def with_months_between(
+    app: System, stretches: Sequence[Stretch], cut: int, rater_of: Callable[[Period], Rater]
+) -> list[Stretch]:
+    """The stretches with those that nobody billed, from the first usage on; so that the levels they moved go on.
+
+    Before the first month that was billed as far back only as the charges of all contracts have a price book.
+    """
+    found: list[Stretch] = []
+    first_at = first_usage_at(app.clickhouse, DEFAULT_TENANT, cut)
+    if first_at is not None:
+        start, end = datetime(first_at.year, first_at.month, 1, tzinfo=UTC), stretches[0].span.start
+        while start < end and not _has_prices(rater_of(Period(start, end))):
+            start = _month_after(start)
+        if start < end:
+            found.append(Stretch(Period(start, end), billed=False))
+    for each in stretches:
+        if found and found[-1].span.end < each.span.start:
+            found.append(Stretch(Period(found[-1].span.end, each.span.start), billed=False))
+        found.append(each)
+    return found
+
+
+def _has_prices(rater: Rater) -> bool:
+    try:
+        return rater.charges is not None
+    except LookupError:
+        return False
+
+
+def _month_after(start: datetime) -> datetime:
+    return Period.parse(f"{start:%Y-%m}").end
