@@ -159,14 +159,15 @@ def _rate(
     def rater_of(span: Period, name: str = str(month)) -> Rater:
         return terms.rater(span, own.get(name, run), cut, advance=span == month)
 
-    stretches = billed_stretches(own, month)
-    if levels.any_before() or recur(rater_of(month).charges):
+    stretches, of_month = billed_stretches(own, month), rater_of(month)
+    if levels.any_before() or recur(of_month.charges):
         stretches = with_months_between(app, stretches, cut, rater_of)
     rated: dict[str, list[Rated]] = {}
     bases: dict[str, InvoiceBasis] = {}
     for done, each in enumerate(stretches):
         yield Progress(step="rate", done=done, total=len(stretches))
-        rater, name = rater_of(each.span, each.name), each.name
+        name = each.name
+        rater = of_month if each.span == month else rater_of(each.span, name)
         if each.span != month and not _changed(app, run, rater, levels, each):
             continue
         chunks = [*rated_chunks(app, terms.meters, rater, levels.before(each))]

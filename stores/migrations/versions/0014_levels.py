@@ -21,7 +21,8 @@ CREATE TABLE level_ratings (
     FOREIGN KEY (tenant, run_period) REFERENCES bill_runs,
     CHECK (period <= run_period)
 );
--- There is no foreign key to level_ratings, whose check runs once a row: the digest says which rows there must be.
+-- There is no foreign key to level_ratings and no key of a row, which cost as much as the rows: the digest of the rating
+-- says which rows there must be.
 CREATE TABLE levels (
     tenant text COLLATE "C" NOT NULL,
     period period NOT NULL,
@@ -30,9 +31,9 @@ CREATE TABLE levels (
     charge text COLLATE "C" NOT NULL,
     group_key text COLLATE "C" NOT NULL,
     cell integer NOT NULL,
-    quantity numeric NOT NULL CHECK (quantity <> 0),
-    PRIMARY KEY (tenant, period, run_period, customer, charge, group_key, cell)
+    quantity numeric NOT NULL CHECK (quantity <> 0)
 );
+CREATE INDEX levels_by_rating ON levels (tenant, period, run_period);
 -- What was billed so far has no recurring charges.
 INSERT INTO level_ratings SELECT tenant, period, run_period, cut, contracts_digest, '' FROM period_ratings;
 
