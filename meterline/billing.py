@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from aggregation.store import has_late_usage
+from aggregation.store import first_usage_at, has_late_usage
 from invoicing import store as invoicing
 from invoicing.assemble import assemble
 from invoicing.ledger.journal import journal
 from invoicing.outbox.events import finalized
 from invoicing.outbox.store import emit_frame
 from meterline.billable import billable, ended_everywhere, invoice_tax
-from meterline.levels import Levels, Stretch, billed_stretches, recur, with_months_between
+from meterline.levels import Levels, Stretch, billed_stretches, of_priced, recur, with_months_between
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rating_run import rated_chunks
@@ -48,6 +48,11 @@ class _Terms:
     def known_at(self, instant: datetime) -> list[PriceBook]:
         """The versions that were applied by then: a later one changes no period that was billed before."""
         return [book for applied_at, book in self.books if applied_at <= instant]
+
+    def priced_from(self, instant: datetime) -> datetime:
+        """The first day of the versions that were applied by then, UTC."""
+        first = min(book.effective_at for book in self.known_at(instant))
+        return datetime(first.year, first.month, first.day, tzinfo=UTC)
 
     def rater(self, month: Period, run: Run, cut: int, *, advance: bool) -> Rater:
         """Rates what ends in a month by the versions that its run knew, and by these contracts."""
@@ -154,22 +159,21 @@ def _rate(
 ) -> Generator[Output, None, tuple[dict[str, list[Rated]], dict[str, InvoiceBasis]]]:
     with app.database.connect() as connection:
         own = {each.period: each for each in invoicing.posted_runs(connection, DEFAULT_TENANT)} | {str(month): run}
-    cut = run.basis.cut
-
-    def rater_of(span: Period, name: str = str(month)) -> Rater:
-        return terms.rater(span, own.get(name, run), cut, advance=span == month)
-
-    stretches, of_month = billed_stretches(own, month), rater_of(month)
+    cut, of_month = run.basis.cut, terms.rater(month, run, run.basis.cut, advance=True)
+    stretches = billed_stretches(own, month)
     if levels.any_before() or recur(of_month.charges):
-        stretches = with_months_between(app, stretches, cut, rater_of)
+        used_at, priced_at = first_usage_at(app.clickhouse, DEFAULT_TENANT, cut), terms.priced_from(run.started_at)
+        stretches = with_months_between(stretches, used_at and max(used_at, priced_at))
     rated: dict[str, list[Rated]] = {}
     bases: dict[str, InvoiceBasis] = {}
     for done, each in enumerate(stretches):
         yield Progress(step="rate", done=done, total=len(stretches))
-        name = each.name
-        rater = of_month if each.span == month else rater_of(each.span, name)
-        if each.span != month and not _changed(app, run, rater, levels, each):
-            continue
+        name, rater = each.name, of_month
+        if each.span != month:
+            rater = terms.rater(each.span, own.get(name, run), cut, advance=False)
+            rater = rater if each.billed else of_priced(rater)
+            if not _changed(app, run, rater, levels, each):
+                continue
         chunks = [*rated_chunks(app, terms.meters, rater, levels.before(each))]
         levels.note(each, chunks)
         if each.billed:

@@ -4,20 +4,19 @@ Decides the order, oldest first, because what a month ends with is what the next
 starts with what the month before it ends with as of the same run, whether or not somebody billed that one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 import sqlalchemy as sa
 
-from aggregation.store import first_usage_at
 from meterline.period import Period
-from meterline.system import System
 from rating.levels import LEVELS, digest_of
 from rating.rater import Rated, Rater
 from rating.store import LevelRating, keep_levels, level_ratings, levels_of
 from schemas.charges import Charge, MeteredCharge
+from schemas.contract import Contract
 from schemas.invoice import Run
 from schemas.tenant import DEFAULT_TENANT
 
@@ -114,21 +113,12 @@ def billed_stretches(months: Iterable[str], month: Period) -> list[Stretch]:
     return [*(Stretch(Period.parse(each), billed=True) for each in earlier), Stretch(month, billed=True)]
 
 
-def with_months_between(
-    app: System, stretches: Sequence[Stretch], cut: int, rater_of: Callable[[Period], Rater]
-) -> list[Stretch]:
-    """The stretches with those that nobody billed, from the first usage on; so that the levels they moved go on.
-
-    Before the first month that was billed as far back only as the charges of all contracts have a price book.
-    """
+def with_months_between(stretches: Sequence[Stretch], first_at: datetime | None) -> list[Stretch]:
+    """The stretches with those that nobody billed, from an instant on; so that the levels that they moved go on."""
     found: list[Stretch] = []
-    first_at = first_usage_at(app.clickhouse, DEFAULT_TENANT, cut)
-    if first_at is not None:
-        start, end = datetime(first_at.year, first_at.month, 1, tzinfo=UTC), stretches[0].span.start
-        while start < end and not _has_prices(rater_of(Period(start, end))):
-            start = _month_after(start)
-        if start < end:
-            found.append(Stretch(Period(start, end), billed=False))
+    first = Period.parse(f"{first_at:%Y-%m}").start if first_at else stretches[0].span.start
+    if first < stretches[0].span.start:
+        found.append(Stretch(Period(first, stretches[0].span.start), billed=False))
     for each in stretches:
         if found and found[-1].span.end < each.span.start:
             found.append(Stretch(Period(found[-1].span.end, each.span.start), billed=False))
@@ -136,12 +126,14 @@ def with_months_between(
     return found
 
 
-def _has_prices(rater: Rater) -> bool:
-    try:
-        return rater.charges is not None
-    except LookupError:
-        return False
+def of_priced(rater: Rater) -> Rater:
+    """It for those contracts alone that have terms in all of its time: the others' levels stay as they were."""
 
+    def is_priced(contract: Contract) -> bool:
+        try:
+            rater.bills(contract)
+        except (LookupError, ValueError):
+            return False
+        return True
 
-def _month_after(start: datetime) -> datetime:
-    return Period.parse(f"{start:%Y-%m}").end
+    return Rater(rater.basis, [each for each in rater.contracts if is_priced(each)])

@@ -70,7 +70,7 @@ def rated_in_chunks(
     """
     of_others = rater.wants_of_others()
     # 1. contracts
-    wanted = [(rater.wants(contract), contract) for contract in rater.basis.contracts.contracts]
+    wanted = [(rater.wants(contract), contract) for contract in rater.contracts]
     kinds = {wants: number for number, wants in enumerate(dict.fromkeys(wants for wants, _ in wanted))}
     wanted.sort(key=lambda pair: kinds[pair[0]])
     billed = [pair for pair in wanted if rater.bills(pair[1])]

@@ -61,10 +61,14 @@ class Rated:
 
 
 class Rater:
-    """Rates customers of one basis: all at once with `rate`, or some at a time, so that memory stays bounded."""
+    """Rates customers of one basis: all at once with `rate`, or some at a time, so that memory stays bounded.
 
-    def __init__(self, basis: Basis) -> None:
+    `contracts` are those of the basis that are rated, if not all of them. The subjects of the others stay theirs.
+    """
+
+    def __init__(self, basis: Basis, contracts: Sequence[Contract] | None = None) -> None:
         self.basis = basis
+        self.contracts = basis.contracts.contracts if contracts is None else contracts
         self._wants: dict[int, tuple[Want, ...]] = {}  # by schedule: the scheduler keeps them
         self._scheduler = Scheduler(
             basis.books,
@@ -88,7 +92,7 @@ class Rater:
 
     @property
     def _periods(self) -> list[Period]:
-        every = [*self.basis.contracts.contracts, None]
+        every = [*self.contracts, None]
         schedules = {id(schedule): schedule for schedule in map(self._scheduler.of, every)}.values()
         return [period for schedule in schedules for period in schedule]
 
@@ -117,7 +121,7 @@ class Rater:
         carried: pl.DataFrame | None = None,
         prepaid: Mapping[str, int] | None = None,
     ) -> Rated:
-        """The charges of some contracts, or of all; and of the subjects in the usage that no contract at all names.
+        """The charges of some contracts, or of all that are rated; and of the subjects in the usage that none names.
 
         `usage` has the columns rating.frames.USAGE that the charges ask for, in any order. `carried` has the columns of
         `Rated.carried`, `prepaid` the prepaid credits of customers in minor units of their currency.
@@ -134,7 +138,7 @@ class Rater:
         # 1. who pays
         taken = pl.Series(sorted(basis.contracts.names), dtype=pl.String)
         others = usage.lazy().select("subject", "at").filter(~pl.col("subject").is_in(taken.implode())).collect()
-        customers = customers_of(basis.contracts.contracts if contracts is None else contracts, others, self._scheduler)
+        customers = customers_of(self.contracts if contracts is None else contracts, others, self._scheduler)
         # 2. price
         priced = priced_rows(usage, customers, basis.aggregations, _placed(carried, customers))
         # 3. chain

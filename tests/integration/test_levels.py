@@ -224,6 +224,9 @@ def test_months_that_nobody_billed_move_levels(app: System, tmp_path: Path) -> N
     start = date(2025, 11, 1)
     arrive(app, [*november, *JANUARY, *FEBRUARY, *MARCH])
     done(app, "bill", period="2026-01")
+    # a contract that began before there were prices has no say in what others held
+    legacy = "  - {customer: legacy, name: Legacy, subjects: [l], plan: pro, starts_on: 2025-10-01}"
+    done(app, "apply_contracts", text=f"{CONTRACTS.rstrip()}\n{legacy}\n", file="contracts.yaml")
     done(app, "bill", period="2026-03")
     used = [*november, *JANUARY, *FEBRUARY, *MARCH]
     assert booked(app, ["2026-01", "2026-03"]) == rated_at_once(tmp_path, used, start, ["2026-01", "2026-03"])

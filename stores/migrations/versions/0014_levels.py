@@ -21,7 +21,7 @@ CREATE TABLE level_ratings (
     FOREIGN KEY (tenant, run_period) REFERENCES bill_runs,
     CHECK (period <= run_period)
 );
--- There is no foreign key to level_ratings and no key of a row, which cost as much as the rows: the digest of the rating
+-- There is no foreign key to level_ratings and no key of a row, which cost as much as the rows: the digest of a rating
 -- says which rows there must be.
 CREATE TABLE levels (
     tenant text COLLATE "C" NOT NULL,
