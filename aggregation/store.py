@@ -264,6 +264,19 @@ def _reader(client: Client) -> Callable[[Statement], pl.DataFrame]:
     return lambda statement: query(client, statement.sql, **statement.bound)
 
 
+def first_usage_at(client: Client, tenant: str, cut: int) -> datetime | None:
+    """The start of the first window with usage of the epochs before a cut, UTC; None where there is none."""
+    found = query(
+        client,
+        "SELECT min(window_start) AS at, count() AS n FROM rollups"
+        " WHERE tenant = {tenant:String} AND epoch < {cut:UInt32}",
+        tenant=tenant,
+        cut=cut,
+    )
+    at: datetime = found["at"].dt.replace_time_zone("UTC")[0]
+    return at if found["n"][0] else None
+
+
 def has_late_usage(client: Client, tenant: str, start: datetime, end: datetime, since_cut: int, cut: int) -> bool:
     """Whether usage of [start, end) arrived in the epochs from one cut to the next."""
     found = query(

@@ -168,14 +168,6 @@ def posted_runs(connection: sa.Connection, tenant: str) -> list[Run]:
     return _runs(connection, "state = 'posted'", tenant=tenant)
 
 
-def latest_ratings(connection: sa.Connection, tenant: str) -> dict[str, tuple[int, str]]:
-    """For each billed period, the cut and the digest of the contracts that it was last rated at."""
-    query = """SELECT DISTINCT ON (period) period, cut, contracts_digest FROM period_ratings
-               WHERE tenant = :tenant ORDER BY period, cut DESC"""
-    rows = connection.execute(sa.text(query), {"tenant": tenant})
-    return {period: (cut, contracts_digest) for period, cut, contracts_digest in rows}
-
-
 def lock(connection: sa.Connection, tenant: str) -> None:
     """Wait for whoever applies terms or posts a run for the tenant; they wait until this transaction ends."""
     connection.execute(

@@ -12,6 +12,7 @@ import orjson
 import sqlalchemy as sa
 
 from invoicing import store as books
+from meterline.levels import recur
 from meterline.output import Output, Text
 from meterline.period import Period
 from meterline.rollups import (
@@ -128,8 +129,8 @@ def _note(app: System, meter: Meter, period: Period, cut: Cut) -> None:
 def _refuse_billed(app: System, meter: Meter, asked: Period) -> None:
     """Raise RuntimeError where the added usage would make another invoice of a period that is billed.
 
-    It would where the book has a price for the meter; or a default plan, of which a subject that has no other usage
-    in the period would become a customer.
+    It would where the book has a price for the meter, of a recurring charge also for what is before the period; or a
+    default plan, of which a subject that has no other usage in the period would become a customer.
     """
     with app.database.connect() as connection:
         stored = [PriceBook.from_canonical(row["body"]) for row in books.price_books(connection, DEFAULT_TENANT)]
@@ -139,8 +140,10 @@ def _refuse_billed(app: System, meter: Meter, asked: Period) -> None:
     for run in runs:
         book, period = by_digest[run.basis.book_digest], Period.parse(run.period)
         common = Period(max(asked.start, period.start), min(asked.end, period.end))
-        priced = any(getattr(charge, "meter", None) == meter.slug for plan in book.plans for charge in plan.charges)
-        if common.start < common.end and (priced or (book.default_plan and _adds_subjects(app, meter, common, period))):
+        charges = [each for plan in book.plans for each in plan.charges if getattr(each, "meter", None) == meter.slug]
+        moves_levels = recur(charges) and asked.start < period.end
+        joins = book.default_plan and common.start < common.end and _adds_subjects(app, meter, common, period)
+        if moves_levels or (charges and common.start < common.end) or joins:
             billed.append(run.period)
     if billed:
         raise RuntimeError(

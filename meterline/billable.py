@@ -4,7 +4,7 @@ Decides in which month a billing period is billed: the one that it ends in, wher
 has one name in a month, so that what was billed for it is found again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 from zoneinfo import ZoneInfo
@@ -14,7 +14,6 @@ import polars as pl
 from meterline.period import Period
 from rating.books import local_midnight
 from schemas.charge import ChargeKind
-from schemas.charges import Charge, MeteredCharge
 from schemas.contract import Contracts
 from schemas.invoice import CHARGED, SLICE, LineKind, Revenue, Run
 from schemas.plan import Policies
@@ -72,16 +71,6 @@ def billable(
         slices=pl.col("slices").fill_null([]),
         amount_minor=pl.col("net_minor") - pl.col("credit_minor"),
     ).select(pl.col(name).cast(kind) for name, kind in CHARGED.items())
-
-
-def refuse_recurring(charges: Iterable[Charge]) -> None:
-    """Raises ValueError for a recurring charge: the levels that a month ends with are not kept between bill runs."""
-    recurring = sorted({each.id for each in charges if isinstance(each, MeteredCharge) and each.recurring})
-    if recurring:
-        raise ValueError(
-            f"charges {', '.join(recurring)} are recurring; their levels are not carried from one bill run to the next"
-            " so far. `meterline rate` shows what they come to; nothing was billed"
-        )
 
 
 def policies_of(books: Sequence[PriceBook], run: Run) -> Policies:

@@ -12,6 +12,7 @@ import orjson
 import polars as pl
 
 from invoicing import store as invoicing
+from meterline.levels import levels_before
 from meterline.output import Output, Table, Text
 from meterline.period import Period
 from meterline.rating_run import rated_chunks
@@ -54,7 +55,8 @@ def simulate_prices(
     """Rate a month by the book in force and by that of the text, and show the difference by customer, largest first.
 
     The new book holds for the whole of the periods that end within the month, whatever its dates say; contracts that
-    stay on a version stay on it. Amounts are net, before taxes and prepaid credits.
+    stay on a version stay on it. Recurring charges start with the levels that the month before was billed with.
+    Amounts are net, before taxes and prepaid credits.
     """
     month = Period.parse(period)
     meters = app.log.meters()
@@ -76,11 +78,11 @@ def simulate_prices(
     sides = (_Side(Books(versions), agreed), then)
     aggregations = {meter.slug: meter.aggregation.value for meter in meters}
     cut = run.basis.cut if run and run.state == "posted" else ALL_EPOCHS
-    nets = []
+    nets, carried = [], levels_before(app.database, month)
     with whole_rollups(app.database):
         for side in sides:
             rater = Rater(Basis(side.books, side.contracts, aggregations, after, through, cut))
-            nets.append(_nets([chunk.charges for chunk in rated_chunks(app, meters, rater)]))
+            nets.append(_nets([chunk.charges for chunk in rated_chunks(app, meters, rater, carried)]))
     if not any(each.height for each in nets):
         raise LookupError(f"no charge is of a billing period that ends in {period}")
     compared = differences(*nets)

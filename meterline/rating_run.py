@@ -14,7 +14,9 @@ from aggregation.recount import Backfill
 from aggregation.store import metered_usage, subject_ranges
 from meterline.rollups import backfills_of
 from meterline.system import System
+from rating.claiming import UNASSIGNED
 from rating.rater import Rated, Rater
+from schemas.charge import CHARGES, DISCOUNTS, SLICES
 from schemas.contract import Contract
 from schemas.meter import Meter
 from schemas.tenant import DEFAULT_TENANT
@@ -29,8 +31,14 @@ Ranges = Callable[[Sequence[Want], int], Sequence[SubjectRange]]
 """Finds ranges of about so many subjects with such usage: see `aggregation.store.subject_ranges`."""
 
 
-def rated_chunks(app: System, meters: Sequence[Meter], rater: Rater) -> Iterator[Rated]:
-    """The charges of all customers of a rater, chunk by chunk; of the usage before its cut."""
+def rated_chunks(
+    app: System, meters: Sequence[Meter], rater: Rater, carried: pl.DataFrame | None = None
+) -> Iterator[Rated]:
+    """The charges of all customers of a rater, chunk by chunk; of the usage before its cut.
+
+    `carried` are the levels that recurring charges start with, as `Rater.rate` has them; the chunks have those that
+    all of them end with.
+    """
     backfills: dict[str, list[Backfill]] = {}
     for each in backfills_of(app.database, app.log):
         backfills.setdefault(each.meter.slug, []).append(each)
@@ -40,7 +48,7 @@ def rated_chunks(app: System, meters: Sequence[Meter], rater: Rater) -> Iterator
     def ranges(wants: Sequence[Want], subjects_at_once: int) -> Sequence[SubjectRange]:
         return subject_ranges(app.clickhouse, DEFAULT_TENANT, wants, cut, subjects_at_once)
 
-    return rated_in_chunks(rater, lambda wants, subjects: usage(wants, cut, subjects), ranges)
+    return rated_in_chunks(rater, lambda wants, subjects: usage(wants, cut, subjects), ranges, carried=carried)
 
 
 def rated_in_chunks(
@@ -57,11 +65,12 @@ def rated_in_chunks(
 
     1. Contracts that want the same usage come together, because each of a chunk has its usage cut for all of them.
     Subjects of contracts without a billing period in question are looked at only for usage that nobody pays for.
-    2. Subjects without a contract come by ranges of their names. `carried` and `prepaid` are as `Rater.rate` has them.
+    2. Subjects without a contract come by ranges of their names. 3. Levels of those without usage stay as they came.
+    `carried` and `prepaid` are as `Rater.rate` has them.
     """
     of_others = rater.wants_of_others()
     # 1. contracts
-    wanted = [(rater.wants(contract), contract) for contract in rater.basis.contracts.contracts]
+    wanted = [(rater.wants(contract), contract) for contract in rater.contracts]
     kinds = {wants: number for number, wants in enumerate(dict.fromkeys(wants for wants, _ in wanted))}
     wanted.sort(key=lambda pair: kinds[pair[0]])
     billed = [pair for pair in wanted if rater.bills(pair[1])]
@@ -78,10 +87,19 @@ def rated_in_chunks(
         yield rater.rate(usage(of_others, _subjects(contracts)), contracts, carried=own, prepaid=prepaid)
     # 2. subjects without a contract
     names = pl.Series(sorted(rater.basis.contracts.names), dtype=pl.String).implode()
+    payers = pl.Series([contract.customer for _, contract in wanted], dtype=pl.String).implode()
+    resting = None if carried is None else carried.filter(~pl.col("customer").is_in(payers))
     for each in ranges(of_others, subjects_at_once):
         used = usage(of_others, each).filter(~pl.col("subject").is_in(names))
         own = None if carried is None else carried.filter(pl.col("customer").is_in(used["subject"].implode()))
+        resting = None if resting is None else resting.filter(~pl.col("customer").is_in(used["subject"].implode()))
         yield rater.rate(used, [], carried=own, prepaid=prepaid)
+    # 3. levels of those without usage
+    if resting is not None and not resting.is_empty():
+        charges, slices, discounts, unassigned = (
+            pl.DataFrame(schema=columns) for columns in (CHARGES, SLICES, DISCOUNTS, UNASSIGNED)
+        )
+        yield Rated(charges, slices, discounts, unassigned, resting)
 
 
 def _levels_of(carried: pl.DataFrame | None, contracts: Sequence[Contract]) -> pl.DataFrame | None:

@@ -13,6 +13,7 @@ import polars as pl
 from rating.billionths import BILLION, ZERO, quantity_of, refuse_overflow
 from rating.buckets import USED
 from rating.combining import ADDITIVE, combined
+from schemas.identity import content_digest, prefixed
 from schemas.invoice import Columns
 from schemas.money import QUANTITY
 
@@ -25,9 +26,25 @@ CARRIED: Columns = {
 }
 """Columns of the levels of recurring charges at an instant: what a period ends with, and the next one starts with."""
 
+LEVELS: Columns = {"customer": pl.String, **{name: kind for name, kind in CARRIED.items() if name != "place"}}
+"""Columns of levels as they are kept, by customer instead of place. Sorted by all but the quantity; none is 0."""
+
 _BILLION = pl.lit(BILLION, pl.Int128)
 _SPAN = ["place", "charge", "group", "cell", "span"]
 _PERIOD = ["place", "charge", "group", "cell", "period_start"]
+
+
+def digest_of(kept: pl.DataFrame) -> str:
+    """The digest of levels (LEVELS) in their order; an empty text where there are none.
+
+    >>> kept = pl.DataFrame([("acme", "seats", "", 0, "12")], schema=[*LEVELS], orient="row").cast(LEVELS)
+    >>> digest_of(kept)[:8], digest_of(kept.clear())
+    ('66f679f2', '')
+    """
+    if kept.is_empty():
+        return ""
+    parts = [prefixed(pl.col(name).cast(pl.String)) for name in LEVELS]
+    return content_digest("\n".join(kept.select(pl.concat_str(parts)).to_series()).encode())
 
 
 def levels(rows: pl.DataFrame, segments: pl.DataFrame, carried: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -16,7 +16,7 @@ from rating.books import Books
 from rating.chain import CHARGED, Chained, chain
 from rating.combining import combined
 from rating.customers import Customers, customers_of
-from rating.levels import CARRIED
+from rating.levels import CARRIED, LEVELS
 from rating.rows import Priced, priced_rows
 from rating.schedules import Period, Scheduler
 from rating.wanted import wants_of, wants_of_others
@@ -56,15 +56,19 @@ class Rated:
     unassigned: pl.DataFrame
     """Usage that nobody pays for: columns subject, meter, quantity (QUANTITY) and reason, sorted."""
     carried: pl.DataFrame
-    """The levels that recurring charges end with: columns customer, charge, group, cell, quantity; sorted. Those that
-    were carried to charges without a period here stay as they came. A level of 0 has no row."""
+    """The levels that recurring charges end with: columns `rating.levels.LEVELS`, sorted. Those that were carried to
+    charges without a period here stay as they came. A level of 0 has no row."""
 
 
 class Rater:
-    """Rates customers of one basis: all at once with `rate`, or some at a time, so that memory stays bounded."""
+    """Rates customers of one basis: all at once with `rate`, or some at a time, so that memory stays bounded.
 
-    def __init__(self, basis: Basis) -> None:
+    `contracts` are those of the basis that are rated, if not all of them. The subjects of the others stay theirs.
+    """
+
+    def __init__(self, basis: Basis, contracts: Sequence[Contract] | None = None) -> None:
         self.basis = basis
+        self.contracts = basis.contracts.contracts if contracts is None else contracts
         self._wants: dict[int, tuple[Want, ...]] = {}  # by schedule: the scheduler keeps them
         self._scheduler = Scheduler(
             basis.books,
@@ -88,7 +92,7 @@ class Rater:
 
     @property
     def _periods(self) -> list[Period]:
-        every = [*self.basis.contracts.contracts, None]
+        every = [*self.contracts, None]
         schedules = {id(schedule): schedule for schedule in map(self._scheduler.of, every)}.values()
         return [period for schedule in schedules for period in schedule]
 
@@ -117,7 +121,7 @@ class Rater:
         carried: pl.DataFrame | None = None,
         prepaid: Mapping[str, int] | None = None,
     ) -> Rated:
-        """The charges of some contracts, or of all; and of the subjects in the usage that no contract at all names.
+        """The charges of some contracts, or of all that are rated; and of the subjects in the usage that none names.
 
         `usage` has the columns rating.frames.USAGE that the charges ask for, in any order. `carried` has the columns of
         `Rated.carried`, `prepaid` the prepaid credits of customers in minor units of their currency.
@@ -134,7 +138,7 @@ class Rater:
         # 1. who pays
         taken = pl.Series(sorted(basis.contracts.names), dtype=pl.String)
         others = usage.lazy().select("subject", "at").filter(~pl.col("subject").is_in(taken.implode())).collect()
-        customers = customers_of(basis.contracts.contracts if contracts is None else contracts, others, self._scheduler)
+        customers = customers_of(self.contracts if contracts is None else contracts, others, self._scheduler)
         # 2. price
         priced = priced_rows(usage, customers, basis.aggregations, _placed(carried, customers))
         # 3. chain
@@ -186,7 +190,7 @@ def _placed(carried: pl.DataFrame | None, customers: Customers) -> pl.DataFrame 
 def _carried_on(found: pl.DataFrame, carried: pl.DataFrame | None, customers: Customers) -> pl.DataFrame:
     """The levels at the end, by customer and charge; those of charges that were not rated stay as they came."""
     named = found.with_columns(customers.names["customer"].gather(found["place"]))
-    named = named.select("customer", "charge", "group", "cell", "quantity")
+    named = named.select(*LEVELS)
     if carried is not None and not carried.is_empty():
         ids = pl.Series([term.charge.id for term in customers.charges], dtype=pl.String)
         rated = customers.segments.select("place", charge=pl.lit(ids).gather(pl.col("term"))).unique()

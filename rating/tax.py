@@ -152,19 +152,21 @@ def _inclusive(pairs: pl.DataFrame, position: TaxPosition, rounding: Rounding) -
     of_rule = list(dict.fromkeys([*group, "rule"]))
     gross = pl.col("base").cast(pl.Int128)
     once = pairs.filter(pl.col("number") == 0).group_by(of_rule).agg(gross.sum(), pl.first("whole"))
-    size = pl.col("base").abs()
-    net = pl.col("base").sign() * _scaled(size * _ONE, _ONE + pl.col("whole"))
+    net = _scaled(pl.col("base"), _ONE, _ONE + pl.col("whole"))
     total = pl.col("base").sum() - _rounded(net.sum(), rounding)
     totals = once.group_by(group).agg(total=total)
-    exact = gross.sign() * _scaled(gross.abs() * pl.col("effective"), _ONE + pl.col("whole"))
-    pairs = pairs.join(totals, on=group, how="left", maintain_order="left").with_columns(exact=exact)
+    of_rate = gross.sum().over(list(dict.fromkeys([*group, "key"])))
+    factors = (pl.col("effective"), _ONE + pl.col("whole"))
+    pairs = pairs.join(totals, on=group, how="left", maintain_order="left")
+    pairs = pairs.with_columns(exact=_scaled(gross, *factors), exact_of_rate=_scaled(of_rate, *factors))
     found = _shared_out(pairs, group, rounding)
     return found.with_columns(on=pl.col("base") - pl.col("tax").sum().over("line"))
 
 
-def _scaled(number: pl.Expr, divisor: pl.Expr) -> pl.Expr:
-    """A quotient of whole numbers, in 10^-18."""
-    return number // divisor * _ONE + divided(number % divisor * _ONE, divisor)
+def _scaled(number: pl.Expr, numerator: pl.Expr, divisor: pl.Expr) -> pl.Expr:
+    """A whole number times a fraction, in 10^-18."""
+    product = number.abs() * numerator
+    return number.sign() * (product // divisor * _ONE + divided(product % divisor * _ONE, divisor))
 
 
 def _rounded(exact: pl.Expr, rounding: Rounding) -> pl.Expr:
@@ -181,16 +183,20 @@ def _rounded(exact: pl.Expr, rounding: Rounding) -> pl.Expr:
 def _shared_out(pairs: pl.DataFrame, group: list[str], rounding: Rounding) -> pl.DataFrame:
     """Column tax: the rounded sum of each group (or its `total`), shared out to its rates, and theirs to their lines.
 
-    A sum below zero is shared out as its opposite would be: a credit of all lines takes back what each was taxed.
+    A sum below zero, or of zero that begins below it, is shared out as its opposite would be: a credit of all lines
+    takes back what each was taxed. `exact_of_rate` is what a rate's exact taxes add up to, where they are not whole
+    numbers of 10^-18: so that remainders tie when they are equal, and not when what they were rounded by is.
     """
+    exact, of_rate = pl.col("exact"), list(dict.fromkeys([*group, "key"]))
     if "total" not in pairs.columns:
-        pairs = pairs.with_columns(total=_rounded(pl.col("exact").sum().over(group), rounding))
-    pairs = pairs.with_columns(sign=pl.when(pl.col("total") < 0).then(pl.lit(-1)).otherwise(pl.lit(1)))
-    pairs = pairs.with_columns(exact=pl.col("exact") * pl.col("sign"), total=pl.col("total") * pl.col("sign"))
-    of_rate = list(dict.fromkeys([*group, "key"]))
-    exact = pl.col("exact")
-    sums = pairs.group_by(of_rate, maintain_order=True).agg(exact.sum(), pl.first("total"))
-    sums = sums.with_columns(of_rate=filled(exact // _ONE, exact % _ONE, pl.col("total"), group))
-    pairs = pairs.join(sums.drop("exact", "total"), on=of_rate, how="left", maintain_order="left")
+        total = _rounded(exact.sum().over(group), rounding)
+        pairs = pairs.with_columns(total=total, exact_of_rate=exact.sum().over(of_rate))
+    begins = pl.when(pl.col("total") != 0).then("total").otherwise(exact.filter(exact != 0).first().over(group))
+    pairs = pairs.with_columns(sign=pl.when(begins < 0).then(pl.lit(-1)).otherwise(pl.lit(1)))
+    pairs = pairs.with_columns(pl.col("exact", "exact_of_rate", "total") * pl.col("sign"))
+    sums = pairs.group_by(of_rate, maintain_order=True).agg(pl.first("exact_of_rate", "total"))
+    whole = pl.col("exact_of_rate")
+    sums = sums.with_columns(of_rate=filled(whole // _ONE, whole % _ONE, pl.col("total"), group))
+    pairs = pairs.join(sums.select(*of_rate, "of_rate"), on=of_rate, how="left", maintain_order="left")
     tax = filled(exact // _ONE, exact % _ONE, pl.col("of_rate"), of_rate) * pl.col("sign")
-    return pairs.with_columns(tax=tax.cast(pl.Int64)).drop("of_rate", "total", "sign", "exact")
+    return pairs.with_columns(tax=tax.cast(pl.Int64)).drop("of_rate", "total", "sign", "exact", "exact_of_rate")

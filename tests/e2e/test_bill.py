@@ -25,6 +25,7 @@ plans:
       - {id: base, model: flat, amount: 10}
       - {id: calls, model: graduated, meter: calls, tiers: [{up_to: 10, unit_price: 0.1}, {up_to: null, unit_price: 0.05}]}
       - {id: bytes, model: package, meter: bytes, size: 100, price: 0.333}
+      - {id: held, model: standard, meter: bytes, unit_price: 0.01, recurring: true}
 """
 
 
@@ -82,8 +83,9 @@ def test_a_bill_run_that_is_killed_again_and_again_bills_once(server: Server, tm
     for subject in range(7):
         numbers = range(subject, 200, 7)
         calls = 100 * 10 // 100 + (len(numbers) - 10) * 5
-        packages = -(-int(sum(2 * n + 1 for n in numbers)) // 200)
-        cents = 1000 + (100 + calls - 10) + int(packages * 33.3 + 0.5)
+        halves = sum(2 * n + 1 for n in numbers)
+        packages = -(-halves // 200)
+        cents = 1000 + (100 + calls - 10) + int(packages * 33.3 + 0.5) + (halves + 1) // 2
         expected.append(f"{cents / 100:,.2f}")
     assert [line.split("│")[5].strip() for line in billed[:-1]] == expected
     assert "faults" not in server.run("audit")

@@ -235,12 +235,15 @@ plans:
     ("slug", "charged", "default", "refused"),
     [
         ("sum", "sum", "", True), ("sum", "calls", "", False), ("sum", "calls", "default_plan: team", False),
-        ("uploads", "calls", "default_plan: team", True),
+        ("uploads", "calls", "default_plan: team", True), ("sum", "sum, recurring: true", "", True),
     ],
-    ids=["priced", "not priced", "every subject is a customer", "a subject would become a customer"],
+    ids=["priced", "not priced", "every subject is a customer", "a subject would become a customer", "recurring"],
 )  # fmt: skip
 def test_a_billed_month_keeps_its_invoices(app: System, slug: str, charged: str, default: str, refused: bool) -> None:
-    """Usage that would change an invoice is not added below its cut; that of other months, and of other meters, is."""
+    """Usage that would change an invoice is not added below its cut; that of other months, and of other meters, is.
+
+    Recurring charges of the month are of the months before it too.
+    """
     upload = {**json.loads(event(1)), "id": "upload", "type": "upload", "subject": "s9"}
     app.log.append([(0, json.dumps(upload).encode())])
     newest = app.log.newest_config()
@@ -257,6 +260,7 @@ def test_a_billed_month_keeps_its_invoices(app: System, slug: str, charged: str,
         return
     assert isinstance(last, Failure)
     assert "2026-02: billed already, and the added usage of" in last.message
-    assert isinstance(run(app, "backfill_meter", slug=slug, end="2026-02-01")[-1], Text)
+    before = Failure if "recurring" in charged else Text
+    assert isinstance(run(app, "backfill_meter", slug=slug, end="2026-02-01")[-1], before)
     assert isinstance(run(app, "backfill_meter", slug=slug, start="2026-03-01")[-1], Text)
     assert faults(app) == set()

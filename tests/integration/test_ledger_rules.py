@@ -147,8 +147,12 @@ def test_posted_rows_never_change(posted_books: Books, table: str, verb: str) ->
 
 
 @pytest.mark.parametrize(
-    "table", ["price_books", "contracts", "period_ratings", "bill_runs", "closed_periods", "period_overrides"]
-)
+    "table",
+    [
+        "price_books", "contracts", "period_ratings", "level_ratings", "levels", "bill_runs", "closed_periods",
+        "period_overrides",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("verb", ["UPDATE {} SET tenant = 'other'", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
 def test_what_was_rated_from_never_changes(posted_books: Books, table: str, verb: str) -> None:
     """Applied documents, posted runs and closed periods are there for good."""

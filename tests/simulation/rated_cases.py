@@ -105,22 +105,28 @@ def slices_expected(answer: Answer) -> dict[tuple[Any, ...], list[Any]]:
     return found
 
 
-def taxes_told(result: Rated, book: PriceBook) -> dict[tuple[Any, ...], int]:
-    """The taxes of each bill, by mode."""
+def taxes_told(result: Rated, book: PriceBook) -> list[Any]:
+    """The taxes of each row, by rate; then those of each bill, by mode and rate."""
     charges, rules = result.charges, {code: rule for code, rule in [(None, book.tax), *book.taxes.items()] if rule}
     numbers = [list(rules).index(code) if code in rules else None for code in charges["tax_code"]]
     keys = ("customer", "period_end")
     bills = charges.select(keys).unique(maintain_order=True).with_row_index("invoice")
     lines = charges.with_columns(tax_rule=pl.Series(numbers, dtype=pl.UInt32))
     lines = lines.join(bills, on=keys, how="left", maintain_order="left")
-    totals = taxed(lines, list(rules.values()), book.policies.tax_position, book.policies.rounding).totals
-    totals = totals.join(bills, on="invoice").select(*keys, "mode", "tax_minor")
-    return _summed(totals.rows())
+    found = taxed(lines, list(rules.values()), book.policies.tax_position, book.policies.rounding)
+    of_rows: list[list[Any]] = [[] for _ in lines.rows()]
+    for line, name, percent, tax in found.taxes.rows():
+        of_rows[line].append((name, Fraction(percent), tax))
+    totals = found.totals.join(bills, on="invoice").select(*keys, "mode", "name", "rate_percent", "tax_minor")
+    return [of_rows, _summed((*row[:4], Fraction(row[4]), row[5]) for row in totals.rows())]
 
 
-def taxes_expected(answer: Answer) -> dict[tuple[Any, ...], int]:
+def taxes_expected(answer: Answer) -> list[Any]:
     """The same of the oracle."""
-    return _summed((tax.customer, tax.billed_at, tax.mode, tax.tax_minor) for tax in answer.taxes)
+    totals = (
+        (tax.customer, tax.billed_at, tax.mode, tax.name, tax.rate_percent, tax.tax_minor) for tax in answer.taxes
+    )
+    return [[[tuple(tax) for tax in row.taxes] for row in answer.rows], _summed(totals)]
 
 
 def _summed(rows: Any) -> dict[tuple[Any, ...], int]:

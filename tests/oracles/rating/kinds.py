@@ -41,6 +41,14 @@ class Slice:
     bucket_at: datetime | None = None
 
 
+class RowTax(NamedTuple):
+    """The tax of one rate on a row."""
+
+    name: str
+    rate_percent: Fraction
+    tax_minor: int
+
+
 @dataclass
 class Row:
     """A charge row. `amount` is exact to 21 decimals; what ends in minor is whole minor units of the currency."""
@@ -62,9 +70,9 @@ class Row:
     amount_minor: int = 0
     shared_minor: int = 0
     credit_minor: int = 0
-    tax_minor: int = 0
     tax_base_minor: int = 0
     tax_code: str | None = None
+    taxes: list[RowTax] = field(default_factory=list)
 
     @property
     def left_minor(self) -> int:
@@ -75,6 +83,11 @@ class Row:
     def net_minor(self) -> int:
         """What is left of it after all that was taken off."""
         return self.amount_minor - self.shared_minor - self.credit_minor
+
+    @property
+    def tax_minor(self) -> int:
+        """The taxes of all rates."""
+        return sum(tax.tax_minor for tax in self.taxes)
 
     @property
     def says_something(self) -> bool:

@@ -174,7 +174,7 @@ def percentage_slices(
         at_least = cost if bounds[0] is None else max(cost, bounds[0])
         at_most = at_least if bounds[1] is None else min(at_least, bounds[1])
         paid, fees, bounded = paid + event.number - taken, fees + 1, bounded + at_most - cost
-    slices = [part.slice(paid, rate), part.slice(Fraction(fees), fixed, label="fee")]
+    slices = [part.slice(paid, rate), part.slice(Fraction(fees if fixed else 0), fixed, label="fee")]
     return [*slices, part.slice(ZERO, ZERO, label="event bounds", amount=bounded)]
 
 

@@ -78,6 +78,27 @@ def test_a_compound_rate_is_on_the_taxes_before_it() -> None:
     assert tax(rule("inclusive", 5, "9.975", compound=True), 11547).lines.row(0) == (10000, 1547, 11547)
 
 
+def test_a_tax_in_the_price_is_shared_out_to_rates_and_then_to_lines() -> None:
+    """12.76 in 60.03: 9.45 + 3.31 by rate, and 4.72 + 4.73, 1.65 + 1.66 by line (docs/pricing.md)."""
+    found = tax(rule("inclusive", 20, 7), 3001, 3002)
+    assert found.totals["tax_minor"].to_list() == [945, 331]
+    assert found.taxes["tax_minor"].to_list() == [472, 165, 473, 166]
+    assert found.lines["net_minor"].to_list() == [2364, 2363]
+
+
+def test_remainders_tie_where_they_are_equal() -> None:
+    """2.5 and 20 percent in 0.28 are 4/7 and 4 4/7 cents: the cent goes to the first, however 0.28 is split up."""
+    for lines in ([28], [1, 1, 26], [1, 26, 1], [2, 2, 24]):
+        assert tax(rule("inclusive", "2.5", 20), *lines).totals["tax_minor"].to_list() == [1, 4]
+        assert tax(rule("inclusive", 20, "2.5"), *lines).totals["tax_minor"].to_list() == [5, 0]
+
+
+def test_lines_that_cancel_are_taken_back_too() -> None:
+    """Half a cent and its opposite: whoever comes first gets the cent, and gives it back."""
+    half = rule("exclusive", 50)
+    assert [of_lines(tax(half, 1, -1)), of_lines(tax(half, -1, 1))] == [[1, -1], [-1, 1]]
+
+
 def test_rates_of_several_rules_are_one_rate_of_the_invoice() -> None:
     """Half a cent of VAT by each of two rules is one cent of VAT, where each alone would be one."""
     rules = [rule("exclusive", 10), rule("exclusive", 2, 10)]
