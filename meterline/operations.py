@@ -24,7 +24,6 @@ from meterline.billing import bill
 from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
 from meterline.ledger import (
     close_books,
-    export_ledger,
     list_entries,
     post_documents,
     reopen_books,
@@ -32,6 +31,7 @@ from meterline.ledger import (
     trial_balance,
     verify_ledger,
 )
+from meterline.ledger_exports import export_ledger
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.price_operations import (
