@@ -19,7 +19,16 @@ import sqlalchemy as sa
 
 from invoicing.exports import FORMATS
 from invoicing.exports.journal_csv import DIALECTS, csv_text, lines_max_of
-from invoicing.exports.journal_lines import SUMMARIES, Summary, faults_of_lines, files, journals, lines_of, listed
+from invoicing.exports.journal_lines import (
+    FAULTS_MAX,
+    SUMMARIES,
+    Summary,
+    faults_of_lines,
+    files,
+    journals,
+    lines_of,
+    listed,
+)
 from invoicing.exports.mapping import Mapping, parse_mapping
 from invoicing.exports.totals import Totals
 from invoicing.ledger import store
@@ -28,8 +37,6 @@ from meterline.output import File, Output, Table, Text
 from meterline.system import System
 from meterline.verification import ahead
 from schemas.tenant import DEFAULT_TENANT
-
-_FAULTS_MAX = 1_000  # of a kind: more of them help nobody
 
 
 def export_ledger(
@@ -89,15 +96,15 @@ class Books:
 def control_totals(books: Books, mapping: Mapping) -> Totals:
     """What the ledger says of these days. Raises ValueError that tells all that the program could not take."""
     totals = Totals()
-    faults: dict[str, list[str]] = {}
+    faults: dict[str, dict[str, None]] = {}
     for entries, postings in books.stretches():
         lines = lines_of(entries, postings, mapping)
         for why, found in faults_of_lines(lines, mapping, lines_max_of(mapping)).items():
-            known = faults.setdefault(why, [])
-            known += [each for each in found if each not in known][: _FAULTS_MAX - len(known)]
+            known = faults.setdefault(why, {})
+            known.update(dict.fromkeys(found[: FAULTS_MAX - len(known)]))
         totals.add(entries, lines)
     if faults:
-        raise ValueError(listed(faults))
+        raise ValueError(listed({why: list(found) for why, found in faults.items()}))
     return totals
 
 

@@ -124,7 +124,7 @@ def manifest_of(text: bytes) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"no manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(": ".join(["no manifest", *map(str, first["loc"]), first["msg"]])) from None
     if manifest.text() != text:
         raise ValueError("not the text that was written")
     if faults := manifest.faults():

@@ -8,6 +8,7 @@ import polars as pl
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """With the full-width forms, which some spreadsheets take for the same."""
+_FORMULA = rf"^[{''.join(FORMULA_STARTS).replace('-', '')}-]"
 _NO_TEXT = r"[\s\x00-\x1f\x7f-\x9f\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}]+"
 """Spaces and line ends, control characters, and what has no width or turns the direction of a text."""
 
@@ -19,9 +20,7 @@ def plain(text: pl.Expr, length_max: int) -> pl.Expr:
     ["'=1+1", "'@x", 'a b', None, "'-"]
     """
     line = text.str.replace_all(_NO_TEXT, " ").str.strip_chars(" ")
-    starts = pl.any_horizontal(line.str.starts_with(start) for start in FORMULA_STARTS)
-    guarded = pl.when(starts).then(pl.lit("'") + line).otherwise(line)
-    return pl.when(guarded != "").then(guarded.str.head(length_max))
+    return line.str.replace(_FORMULA, "'${0}").str.head(length_max).replace("", None)
 
 
 def amount(minor: pl.Expr, minor_units: pl.Expr) -> pl.Expr:

@@ -19,6 +19,7 @@ from schemas.money import MINOR_UNITS
 Summary = Literal["entry", "day", "month"]
 SUMMARIES: tuple[Summary, ...] = ("entry", "day", "month")
 NUMBER_LENGTH_MAX = 21
+FAULTS_MAX = 1_000  # of a kind are kept: more of them help nobody
 
 LINES: Columns = {
     "number": pl.String,  # of the journal
@@ -153,17 +154,18 @@ class _Sums:
 def files(frames: Iterator[pl.DataFrame], lines_max: int) -> Iterator[pl.DataFrame]:
     """The same lines, as many whole journals to a frame as fit into a file of `lines_max` lines."""
     held: list[pl.DataFrame] = []
-    height = 0
+    room = lines_max
     for frame in frames:
-        start = 0
-        for end in _ends(frame["number"]):
-            if height + end - start > lines_max:
+        start = end = 0  # of what goes into the file that is open: one slice of each frame, and not one of each journal
+        for following in _ends(frame["number"]):
+            if following - start > room:
+                held.append(frame.slice(start, end - start))
                 yield pl.concat(held)
-                held, height = [], 0
-            held.append(frame.slice(start, end - start))
-            height += end - start
-            start = end
-    if held:
+                held, room, start = [], lines_max, end
+            end = following
+        held.append(frame.slice(start))
+        room -= frame.height - start
+    if any(each.height for each in held):
         yield pl.concat(held)
 
 
@@ -188,5 +190,6 @@ def _entries(lines: pl.DataFrame, what: str) -> list[str]:
 
 
 def _some(found: list[str]) -> str:
-    more = f" and {len(found) - LISTED_MAX:,} more" if len(found) > LISTED_MAX else ""
+    least = "at least " if len(found) >= FAULTS_MAX else ""
+    more = f" and {least}{len(found) - LISTED_MAX:,} more" if len(found) > LISTED_MAX else ""
     return ", ".join(islice(found, LISTED_MAX)) + more
