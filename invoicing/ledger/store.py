@@ -167,7 +167,8 @@ def stretches(
         connection.execute(sa.text("SELECT set_config('enable_bitmapscan', 'off', true)"))
         end = head(connection, tenant).sequence if last is None else last
         for start in range(first, end + 1, entries_max):
-            keys = {"tenant": tenant, "first": start, "last": min(start + entries_max - 1, end)}
+            through = start + entries_max - 1  # behind the end, too: a posting without an entry may stand there
+            keys = {"tenant": tenant, "first": start, "last": through if last is None else min(through, last)}
             found = read_columns(connection, _RAW_ENTRY, _RANGE.format("journal_entries", "sequence"), keys)
             lines = read_columns(connection, _RAW_LINE, _RANGE.format("postings", "sequence, position"), keys)
             yield found.select(pl.col(name).cast(kind) for name, kind in CHAINED.items()), lines
