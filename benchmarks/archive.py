@@ -32,24 +32,29 @@ _TENANT = "bulk"
 
 
 def run(entries: int) -> dict[str, Any]:
-    """Post, archive and verify; the parameters, rates and digest of it."""
+    """Post, archive and verify over a server of its own; the parameters, rates and digest of it."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user when this runs as root
         with embedded_server(Path(folder) / "postgres") as url:
             engine = engine_for(url)
             migrate(engine)
             try:
-                for journal in ahead(journals(entries, _TENANT)):
-                    with engine.begin() as connection:
-                        store.post(connection, journal.entries, journal.postings)
-                load, started, cpu = os.getloadavg()[0], time.perf_counter(), time.process_time()
-                manifest = _archived(engine, Path(folder) / "archive")
-                archive_s, archive_cpu_s = time.perf_counter() - started, time.process_time() - cpu
+                return measured(engine, Path(folder) / "archive", entries)
             finally:
                 engine.dispose()
-        started, cpu = time.perf_counter(), time.process_time()
-        found = verified(Path(folder) / "archive")
-        verify_s, verify_cpu_s = time.perf_counter() - started, time.process_time() - cpu
+
+
+def measured(engine: sa.Engine, folder: Path, entries: int) -> dict[str, Any]:
+    """The same over a database, into a folder."""
+    for journal in ahead(journals(entries, _TENANT)):
+        with engine.begin() as connection:
+            store.post(connection, journal.entries, journal.postings)
+    load, started, cpu = os.getloadavg()[0], time.perf_counter(), time.process_time()
+    manifest = _archived(engine, folder)
+    archive_s, archive_cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    started, cpu = time.perf_counter(), time.process_time()
+    found = verified(folder)
+    verify_s, verify_cpu_s = time.perf_counter() - started, time.process_time() - cpu
     assert (found.faults, found.entries) == ([], entries)
     size = sum(each.bytes for each in manifest.files)
     return {

@@ -1,6 +1,9 @@
 """The benchmarks at smoke size: they run, count right, and give the same digest every time."""
 
+from pathlib import Path
+
 import polars as pl
+import sqlalchemy as sa
 
 from benchmarks import archive, import_flights, ledger, outbox, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
@@ -65,9 +68,9 @@ def test_the_ledger_benchmark_posts_the_same_books_every_time() -> None:
     assert first["digest"] == second["digest"]
 
 
-def test_the_archive_benchmark_proves_what_it_archived() -> None:
+def test_the_archive_benchmark_proves_what_it_archived(database: sa.Engine, tmp_path: Path) -> None:
     """All entries are in the files, and what is verified is all of them."""
-    result = archive.run(archive.SMOKE_ENTRIES)
+    result = archive.measured(database, tmp_path, archive.SMOKE_ENTRIES)
     assert result["postings"] == 3 * archive.SMOKE_ENTRIES
     assert result["verified_entries_per_second"] > 0
 
