@@ -124,6 +124,8 @@ def copy_out(
 def _parsed(text: pl.Expr, kind: pl.DataType | type[pl.DataType]) -> pl.Expr:
     if isinstance(kind, pl.Datetime):
         return text.str.strip_suffix("+00").str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", time_zone="UTC")
+    if kind == pl.Date:
+        return text.str.to_date("%Y-%m-%d")
     return text == "t" if kind == pl.Boolean else text.cast(kind)
 
 
