@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-gateway bench-invoicing bench-ledger bench-outbox bench-query bench-soak bench-stream bench-worker lock clean
+.PHONY: help setup demo test check bench bench-archive bench-gateway bench-invoicing bench-ledger bench-outbox bench-query bench-soak bench-stream bench-worker lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench-ledger: setup ## postings a second with all rules and the chain, and how f
 
 bench-invoicing: setup ## a million customers with five charges each, from charges to issued invoices
 	@$(BIN)/python -m benchmarks.invoicing
+
+bench-archive: setup ## entries a second into an archive, and how fast it is verified without a database
+	@$(BIN)/python -m benchmarks.archive
 
 bench-soak: setup ## ten minutes of steady load: memory, latencies, and every event counted; Java 17 and Maven needed
 	@$(BIN)/python -m benchmarks.soak

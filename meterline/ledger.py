@@ -8,7 +8,6 @@ import orjson
 import polars as pl
 import sqlalchemy as sa
 
-from invoicing.exports import FORMATS
 from invoicing.ledger import store
 from invoicing.ledger.documents import Document, frames_of, parse_documents
 from invoicing.ledger.journal import Journal, entries_of, reversal
@@ -120,15 +119,6 @@ def verify_ledger(app: System) -> Iterator[Output]:
     yield Table(title="Ledger", columns=("tenant", "entries", "state", "last hash"), rows=rows, numbers=("entries",))
     if wrong := [f"{tenant}: {state}" for tenant, _, state, _ in rows if state != "as posted"]:
         yield Failure(message="not what was posted: " + "; ".join(wrong))
-
-
-def export_ledger(app: System, *, form: str) -> Iterator[Output]:
-    """The whole ledger as a text for another program."""
-    if form not in FORMATS:
-        raise ValueError(f"--format {form}; allowed: {', '.join(FORMATS)}")
-    with app.database.connect() as connection:
-        found = store.entries(connection, DEFAULT_TENANT)
-    yield Text(text=FORMATS[form](*found))
 
 
 def posted(database: sa.Engine, tenant: str, documents: list[Document], *, now: datetime) -> tuple[Journal, int]:

@@ -13,6 +13,7 @@ def ledger_commands(run: Callable[..., None], data_option: Command, text_of: Cal
     """The group `meterline ledger`; its commands run their operations with `run`."""
     group = click.Group("ledger", help="The double-entry ledger.")
     _add_reading(group, run, data_option)
+    _add_export(group, run, data_option, text_of)
     _add_posting(group, run, data_option, text_of)
     _add_closing(group, run, data_option)
     return group
@@ -49,12 +50,40 @@ def _add_reading(group: click.Group, run: Callable[..., None], data_option: Comm
         """Compute all that is posted again, from the postings up. Status 1 when something differs."""
         run(data, "verify_ledger")
 
+
+def _add_export(
+    group: click.Group, run: Callable[..., None], data_option: Command, text_of: Callable[[Path], str]
+) -> None:
     @group.command("export")
     @data_option
-    @click.option("--format", "form", required=True, metavar="FORMAT", help="beancount or hledger.")
-    def export(data: Path, form: str) -> None:
-        """Print the ledger for another program."""
-        run(data, "export_ledger", form=form)
+    @click.option(
+        "--format", "form", required=True, metavar="FORMAT", help="beancount, hledger, quickbooks or netsuite."
+    )
+    @click.option(
+        "--mapping",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Their accounts for ours, as YAML; for quickbooks and netsuite.",
+    )
+    @click.option("--from", "since", metavar="DATE", help="Of entries dated on or after this day.")
+    @click.option("--to", "through", metavar="DATE", help="Of entries dated on or before this day.")
+    @click.option(
+        "--summary",
+        type=click.Choice(["day", "month", "entry"]),
+        default="entry",
+        show_default=True,
+        help="One journal for each.",
+    )
+    @click.option(
+        "--out",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Write to this file; CSV with control totals beside it, and in numbered files where one is too long.",
+    )
+    def export(data: Path, form: str, mapping: Path | None, out: Path | None, **parameters: Any) -> None:
+        """Print the ledger for another program, or write it to a file."""
+        given = {"mapping": text_of(mapping), "mapping_file": str(mapping)} if mapping else {}
+        whole = mapping is None  # one text; a mapping makes files of several names
+        into = out if whole or out is None else out.parent
+        run(data, "export_ledger", into, form=form, name=out.name if out else None, **given, **parameters)
 
 
 def _add_posting(

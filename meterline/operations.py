@@ -19,13 +19,13 @@ from ingest.app import import_file
 from ingest.store import Rejected, append_again, open_rejections
 from invoicing import store as books
 from invoicing.invoices.store import invoices_of
+from meterline.archive import create_archive
 from meterline.audit import audit
 from meterline.backfill import backfill_meter
 from meterline.billing import bill
 from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
 from meterline.ledger import (
     close_books,
-    export_ledger,
     list_entries,
     post_documents,
     reopen_books,
@@ -33,6 +33,7 @@ from meterline.ledger import (
     trial_balance,
     verify_ledger,
 )
+from meterline.ledger_exports import export_ledger
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.price_operations import (
@@ -168,11 +169,11 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
         price_history, simulate_prices, list_entries, post_documents, reverse_entry, verify_ledger, close_books,
-        reopen_books, export_ledger, *WEBHOOK_OPERATIONS,
+        reopen_books, export_ledger, create_archive, *WEBHOOK_OPERATIONS,
     )
 }  # fmt: skip
-LOCAL_OPERATIONS = {"import_usage"}
-"""What reads this machine's files: for nobody who could not read them anyhow."""
+LOCAL_OPERATIONS = {"import_usage", "create_archive"}
+"""What reads or writes this machine's files: for nobody who could not do so anyhow."""
 
 
 def checked_parameters(operation: str, parameters: Any) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
         if name not in OPERATIONS:
             return problem_response(RefusedError(HTTPStatus.NOT_FOUND, f"no operation {name}"))
         if name in LOCAL_OPERATIONS and not may_read_files(request):
-            detail = f"{name} reads files of the server's machine; send usage to /api/v1/events, or run it there"
+            detail = f"{name} is about files of the server's machine; send usage to /api/v1/events, or run it there"
             return problem_response(RefusedError(HTTPStatus.FORBIDDEN, detail, Refusal.SCOPE))
         try:
             parameters = checked_parameters(name, orjson.loads(await body_of(request, OPERATION_BYTES_MAX)))

@@ -30,7 +30,7 @@ _CONTROLS = re.compile(rf"(?![\n\t]){_LINE_CONTROLS.pattern}")
 def render(outputs: Iterator[Output], into: Path | None = None) -> None:
     """Show outputs as they come: bars, texts, tables. Ends the process with status 1 on a failure.
 
-    With `into`, texts and files are written there instead of to standard output.
+    With `into`, texts and files are written there instead of to standard output; files into a directory by name.
     """
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, console=errors) as bars:
@@ -46,10 +46,10 @@ def render(outputs: Iterator[Output], into: Path | None = None) -> None:
                         into.write_text(text, encoding="utf-8")
                     else:
                         click.echo(escaped(text))
-                case File(content=content):
+                case File(name=name, content=content):
                     whole = base64.b64decode(content)
                     if into:
-                        into.write_bytes(whole)
+                        (into / Path(name).name if into.is_dir() else into).write_bytes(whole)
                     else:
                         sys.stdout.buffer.write(whole)
                         sys.stdout.buffer.flush()

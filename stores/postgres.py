@@ -2,10 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import psycopg
@@ -99,6 +99,34 @@ def copy_in(connection: sa.Connection, table: str, rows: pl.DataFrame) -> None:
     with _driver(connection).cursor() as cursor, cursor.copy(command) as copy:
         for part in rows.iter_slices(_COPY_ROWS):
             copy.write(part.write_csv(include_header=False))
+
+
+def copy_out(
+    connection: sa.Connection,
+    query: str,
+    keys: Mapping[str, Any],
+    schema: Mapping[str, pl.DataType | type[pl.DataType]],
+) -> pl.DataFrame:
+    """The rows of a query of ours, whose columns are those of the schema in its order; much faster than row by row.
+
+    `query` may hold `%(name)s` for each of its keys. Numbers come exactly, instants in UTC.
+    """
+    command = cast("Any", f"COPY ({query}) TO STDOUT (FORMAT csv)")
+    with _driver(connection).cursor() as cursor, cursor.copy(command, keys) as copy:
+        text = b"".join(copy)
+    if not text:
+        return pl.DataFrame(schema=schema)
+    texts = dict.fromkeys(schema, pl.String)
+    rows = pl.read_csv(text, has_header=False, schema=texts)
+    return rows.select(_parsed(pl.col(name), kind) for name, kind in schema.items())
+
+
+def _parsed(text: pl.Expr, kind: pl.DataType | type[pl.DataType]) -> pl.Expr:
+    if isinstance(kind, pl.Datetime):
+        return text.str.strip_suffix("+00").str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", time_zone="UTC")
+    if kind == pl.Date:
+        return text.str.to_date("%Y-%m-%d")
+    return text == "t" if kind == pl.Boolean else text.cast(kind)
 
 
 def _act(connection: sa.Connection, role: str, tenant: str) -> None:

@@ -155,22 +155,33 @@ def entries(
 
 
 def stretches(
-    connection: sa.Connection, tenant: str, *, entries_max: int = 50_000
+    connection: sa.Connection, tenant: str, *, first: int = 1, last: int | None = None, entries_max: int = 50_000
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """The tenant's whole chain, a stretch at a time: entries (columns `schemas.journal.CHAINED`) and their postings.
+    """The tenant's chain, a stretch at a time: entries (columns `schemas.journal.CHAINED`) and their postings.
 
-    The postings have the `sequence` of their entry instead of its id; null texts are empty. The transaction should be
-    REPEATABLE READ, so that nothing comes between two stretches.
+    All of it, or from the sequence `first` through `last`. The postings have the `sequence` of their entry instead of
+    its id; null texts are empty. The transaction should be REPEATABLE READ, so that nothing comes between stretches.
     """
     with as_tenant(connection, tenant):
         # by the index, in its order: without statistics the planner would rather sort
         connection.execute(sa.text("SELECT set_config('enable_bitmapscan', 'off', true)"))
-        last = head(connection, tenant).sequence
-        for first in range(1, last + 1, entries_max):
-            keys = {"tenant": tenant, "first": first, "last": first + entries_max - 1}
+        end = head(connection, tenant).sequence if last is None else last
+        for start in range(first, end + 1, entries_max):
+            through = start + entries_max - 1  # behind the end, too: a posting without an entry may stand there
+            keys = {"tenant": tenant, "first": start, "last": through if last is None else min(through, last)}
             found = read_columns(connection, _RAW_ENTRY, _RANGE.format("journal_entries", "sequence"), keys)
             lines = read_columns(connection, _RAW_LINE, _RANGE.format("postings", "sequence, position"), keys)
             yield found.select(pl.col(name).cast(kind) for name, kind in CHAINED.items()), lines
+
+
+def dated(connection: sa.Connection, tenant: str, *, since: date | None, through: date | None) -> tuple[int, int]:
+    """The first and the last sequence of the entries dated in these days; (1, 0) when there is none."""
+    query = """SELECT coalesce(min(sequence), 1), coalesce(max(sequence), 0) FROM journal_entries
+               WHERE tenant = :tenant AND effective_at >= coalesce(:since, CAST('-infinity' AS date))
+               AND effective_at <= coalesce(:through, CAST('infinity' AS date))"""
+    with as_tenant(connection, tenant):
+        found = connection.execute(sa.text(query), {"tenant": tenant, "since": since, "through": through}).one()
+    return int(found[0]), int(found[1])
 
 
 def balances(

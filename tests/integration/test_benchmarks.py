@@ -1,8 +1,11 @@
 """The benchmarks at smoke size: they run, count right, and give the same digest every time."""
 
-import polars as pl
+from pathlib import Path
 
-from benchmarks import import_flights, invoicing, ledger, outbox, query, rating, worker
+import polars as pl
+import sqlalchemy as sa
+
+from benchmarks import archive, import_flights, invoicing, ledger, outbox, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -63,6 +66,13 @@ def test_the_ledger_benchmark_posts_the_same_books_every_time() -> None:
     first, second = (ledger.run(ledger.SMOKE_ENTRIES, ledger.SMOKE_ROWWISE) for _ in range(2))
     assert first["postings"] == 3 * ledger.SMOKE_ENTRIES
     assert first["digest"] == second["digest"]
+
+
+def test_the_archive_benchmark_proves_what_it_archived(database: sa.Engine, tmp_path: Path) -> None:
+    """All entries are in the files, and what is verified is all of them."""
+    result = archive.measured(database, tmp_path, archive.SMOKE_ENTRIES)
+    assert result["postings"] == 3 * archive.SMOKE_ENTRIES
+    assert result["verified_entries_per_second"] > 0
 
 
 def test_the_payload_of_the_stream_benchmark_is_the_same_for_the_same_seed() -> None:

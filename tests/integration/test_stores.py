@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import polars as pl
 import psycopg
@@ -12,6 +13,7 @@ from schemas.log import Barrier, Configure, LogConfig, Records, punctuation_of
 from schemas.meter import Meter
 from schemas.tables import PROGRESS, REJECTIONS, ROLLUPS
 from stores.clickhouse import Client, insert, query
+from stores.postgres import copy_out
 from stores.postgres_log import PostgresLog, open_log
 
 
@@ -158,3 +160,32 @@ def test_an_empty_frame_is_no_insert(clickhouse: Client) -> None:
     """A batch of punctuation alone stores its progress and nothing else."""
     insert(clickhouse, PROGRESS, pl.DataFrame(schema=PROGRESS.frame), "t")
     assert query(clickhouse, "SELECT count() AS n FROM progress")["n"].item() == 0
+
+
+def test_rows_are_copied_out_each_value_of_its_type(database: sa.Engine) -> None:
+    """Exact decimals, instants with and without parts of a second, days, truth, an empty text and none, and a line end."""
+    at = datetime(2026, 1, 31, 23, 59, 59, 120_000, tzinfo=UTC)
+    row = {
+        "n": -(2**62), "d": Decimal("0.000000001"), "at": at, "whole": at.replace(microsecond=0), "day": at.date(),
+        "yes": True, "no": False, "text": 'a "b",\n\\N é', "empty": "", "none": None,
+    }  # fmt: skip
+    schema = {
+        "n": pl.Int64, "d": pl.Decimal(38, 9), "at": pl.Datetime("us", "UTC"), "whole": pl.Datetime("us", "UTC"),
+        "day": pl.Date, "yes": pl.Boolean, "no": pl.Boolean, "text": pl.String, "empty": pl.String, "none": pl.Date,
+    }  # fmt: skip
+    kinds = (
+        "bigint",
+        "numeric(38, 9)",
+        "timestamptz",
+        "timestamptz",
+        "date",
+        "boolean",
+        "boolean",
+        "text",
+        "text",
+        "date",
+    )
+    values = ", ".join(f"CAST(%({name})s AS {kind})" for name, kind in zip(row, kinds, strict=True))
+    with database.connect() as connection:
+        assert copy_out(connection, f"SELECT {values}", row, schema).rows(named=True) == [row]
+        assert copy_out(connection, f"SELECT {values} LIMIT 0", row, schema).schema == schema

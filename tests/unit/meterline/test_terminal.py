@@ -1,12 +1,14 @@
 """What a terminal gets to see of texts that somebody sent."""
 
+import base64
 import json
 import unicodedata
+from pathlib import Path
 
 import orjson
 import pytest
 
-from meterline.output import Failure, Table, Text
+from meterline.output import Failure, File, Table, Text
 from meterline.terminal import render
 
 HOSTILE = "\x1b[2J\x07 \r\x9b5m \x00\x7f\u202e\u2028 [red]x[/y] :smile:"
@@ -42,3 +44,17 @@ def test_a_failure_commands_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().err
     assert not commands(shown)
     assert "[red]x[/y] :smile:\nat all" in shown
+
+
+def test_files_go_into_a_directory_by_their_names_and_into_no_other(tmp_path: Path) -> None:
+    """A name is what stands behind the last slash; given a file, the file is written."""
+    sent = [File(name=name, content=base64.b64encode(b"1").decode()) for name in ("a.csv", "../../b.csv")]
+    (tmp_path / "in").mkdir()
+    render(iter(sent), tmp_path / "in")
+    render(iter(sent[:1]), tmp_path / "c")
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "c",
+        "in",
+        "in/a.csv",
+        "in/b.csv",
+    ]
