@@ -24,7 +24,7 @@ demo: setup ## meter and bill the flights that left New York in 2013
 	@$(BIN)/python -m examples.flights.demo
 
 test: setup ## run all tests, on real stores; Java 17 and Maven needed
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: setup ## style, types, import contracts
 	@$(BIN)/ruff check .

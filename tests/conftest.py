@@ -36,13 +36,13 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def fresh_database(postgres_url: str) -> Iterator[sa.Engine]:
-    """A database with the newest schema, dropped at the end."""
+def fresh_database(postgres_url: str, template: str = "template") -> Iterator[sa.Engine]:
+    """A database with the newest schema, or like another one that nobody is connected to, dropped at the end."""
     admin = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         number = connection.execute(sa.text("SELECT count(*) FROM pg_database")).scalar_one()
         name = f"test_{number}_{os.urandom(4).hex()}"
-        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE template"))
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template}"))
     engine = engine_for(sa.make_url(postgres_url).set(database=name).render_as_string(hide_password=False))
     yield engine
     engine.dispose()
@@ -70,12 +70,19 @@ def _engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("clickhouse")  # chdb takes one path a process
 
 
-@pytest.fixture
-def clickhouse(_engine: Path) -> Iterator[Client]:
+@contextmanager
+def empty_tables(engine: Path) -> Iterator[Client]:
     """The ClickHouse engine with our tables, all of them empty."""
-    client = open_embedded(_engine)
+    client = open_embedded(engine)
     for table in TABLES:
         client.command(f"DROP TABLE {table.name} SYNC")
         client.command(table.ddl())
     yield client
     client.close()
+
+
+@pytest.fixture
+def clickhouse(_engine: Path) -> Iterator[Client]:
+    """The ClickHouse engine with our tables, all of them empty."""
+    with empty_tables(_engine) as client:
+        yield client

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.servers import plain_http
+from tests.servers.postgres import lay_out
 
 METERS = """
 meters:
@@ -93,11 +94,15 @@ class Server:
 
 @contextmanager
 def server_in(folder: Path) -> Iterator[Server]:
-    """A server over a new data directory in a folder, not started yet. At the end nothing of it runs."""
+    """A server over a new data directory in a folder, not started yet. At the end nothing of it runs.
+
+    Its PostgreSQL is initialized already; tests/e2e/test_serve.py has a test that begins with nothing.
+    """
     for each in (folder, folder.parent):
         each.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
     running = Server(folder / "data")
     running.directory.mkdir()
+    lay_out(running.directory / "postgres")
     try:
         yield running
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Server, server_in
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}
 EVERY_SCOPE = "ingest,query,admin"
@@ -56,16 +56,9 @@ class Tenants:
 @contextmanager
 def running_tenants(factory: pytest.TempPathFactory, *tenants: str) -> Iterator[Tenants]:
     """A server in a folder of its own, and the tenant default with others."""
-    folder = factory.mktemp("tenants")
-    for each in (folder, folder.parent):
-        each.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Server(folder / "data")
-    server.directory.mkdir()
-    try:
+    with server_in(factory.mktemp("tenants")) as server:
         running = Tenants(server, *tenants)
         try:
             yield running
         finally:
             running.client.close()
-    finally:
-        server.end()

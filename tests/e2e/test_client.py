@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from ingest.client import BlockedError, Client, Counts, Rejection
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Server, server_in
 from tests.servers.kafka import free_port
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "producing.md").read_text(encoding="utf-8")
@@ -120,17 +120,10 @@ class Keyed:
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     """A server with keys that runs."""
-    folder = tmp_path_factory.mktemp("client")
-    for each in (folder, folder.parent):
-        each.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Server(folder / "data")
-    server.directory.mkdir()
-    try:
+    with server_in(tmp_path_factory.mktemp("client")) as server:
         key = server.run("keys", "create", "--scope", "ingest,query,admin").strip()
         server.start("--keys", "--rate-limit", "500")
         yield Keyed(server, key)
-    finally:
-        server.end()
 
 
 def test_a_key_that_does_not_open_surfaces_and_another_one_does(keyed: Keyed) -> None:

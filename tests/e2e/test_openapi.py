@@ -12,7 +12,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from meterline.openapi import operations_of
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Server, server_in
 
 CONTRACTS = "contracts: [{customer: acme-corp, name: Acme, subjects: [acme], plan: any, starts_on: 2026-01-01}]"
 WEBHOOKS = "/api/v1/billing/webhooks"
@@ -80,20 +80,13 @@ class Described:
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Described]:
     """A server whose description this is about."""
-    folder = tmp_path_factory.mktemp("described")
-    for each in (folder, folder.parent):
-        each.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Server(folder / "data")
-    server.directory.mkdir()
-    try:
+    with server_in(tmp_path_factory.mktemp("described")) as server:
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("METERLINE_WEBHOOK_PRIVATE_TARGETS", "allow")
             live = Described(server)
         yield live
         live.client.close()
         live.bare.close()
-    finally:
-        server.end()
 
 
 def query_of(parameter: dict[str, Any], example: Any) -> list[tuple[str, str]]:

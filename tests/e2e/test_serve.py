@@ -1,6 +1,7 @@
 """`meterline serve` from outside: killed under load, and the command line beside it."""
 
 import json
+import shutil
 import threading
 from decimal import Decimal
 from typing import Any
@@ -89,6 +90,7 @@ def test_killed_under_load_every_acknowledged_event_counts_once(server: Server) 
 
 def test_the_command_line_beside_a_server_and_without_one(server: Server, tmp_path: Any) -> None:
     """The same commands give the same answers through a running server and on their own."""
+    shutil.rmtree(server.directory / "postgres")  # nothing is there, as before the first command of all
     file = tmp_path / "usage.ndjson"
     file.write_text("\n".join(json.dumps(event(number)) for number in range(100)))
     assert "100 lines" in server.run("import", str(file))

@@ -4,23 +4,23 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import sqlalchemy as sa
 
 from aggregation.store import usage_between
 from ingest.pack import identify, pack
 from meterline.operations import outputs_of
 from meterline.output import Failure, Output, Table, Text
 from meterline.system import System
-from meterline.worker import Worker
 from schemas.log import Flush, Limits, LogConfig
 from schemas.meter import Aggregation, Meter
 from schemas.tenant import DEFAULT_TENANT
 from stores.clickhouse import Client, query
-from stores.postgres_log import open_log
+from tests.conftest import empty_tables
+from tests.integration.kept_stores import Kept, kept_stores
 
 PARTITIONS = 2
 FIRST = Meter(slug="calls", event_type="call", aggregation="COUNT")
@@ -71,23 +71,32 @@ def caught_up(app: System) -> None:
     assert app.follower.wait_for(app.log.punctuate(Flush()), 60)
 
 
-@pytest.fixture
-def app(database: sa.Engine, clickhouse: Client) -> Iterator[System]:
+def fill(app: System) -> None:
     """Events of two months in two epochs, before and behind the offsets from which the later meters are in force."""
-    log = open_log(database, PARTITIONS)
-    worker = Worker(log, clickhouse)
-    worker.start()
-    opened = System(database, clickhouse, log, worker)
-    log.configure(LogConfig(limits=Limits(batch_events_max=40), meters=(FIRST,)))
-    append(opened, range(200))
-    run(opened, "audit")  # a barrier
-    append(opened, range(150, 300))
-    log.configure(LogConfig(limits=Limits(batch_events_max=30), meters=(FIRST, *LATER[1:])))
-    append(opened, range(250, 400))
-    caught_up(opened)
-    yield opened
-    worker.stop()
-    log.close()
+    app.log.configure(LogConfig(limits=Limits(batch_events_max=40), meters=(FIRST,)))
+    append(app, range(200))
+    run(app, "audit")  # a barrier
+    append(app, range(150, 300))
+    app.log.configure(LogConfig(limits=Limits(batch_events_max=30), meters=(FIRST, *LATER[1:])))
+    append(app, range(250, 400))
+    caught_up(app)
+
+
+@pytest.fixture(scope="module")
+def kept(postgres_url: str, _engine: Path) -> Iterator[Kept]:
+    """The stores when all of that is in them."""
+    with (
+        empty_tables(_engine) as clickhouse,
+        kept_stores(postgres_url, clickhouse, fill, partitions=PARTITIONS) as filled,
+    ):
+        yield filled
+
+
+@pytest.fixture
+def app(kept: Kept, clickhouse: Client) -> Iterator[System]:
+    """A copy of them, and a worker that goes on."""
+    with kept.copied(clickhouse) as copy:
+        yield copy
 
 
 def expected(app: System, slug: str) -> dict[tuple[str, str], int]:

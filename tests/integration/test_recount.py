@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,12 @@ from meterline.operations import outputs_of
 from meterline.output import Failure, Output, Table, Text
 from meterline.rollups import whole_rollups
 from meterline.system import System
-from meterline.worker import Worker
 from schemas.log import Flush, Limits, LogConfig
 from schemas.meter import Meter
 from schemas.tables import ROLLUPS
 from stores.clickhouse import Client, insert, query
-from stores.postgres_log import open_log
+from tests.conftest import empty_tables
+from tests.integration.kept_stores import Kept, kept_stores
 
 PROPERTY = {"event_type": "call", "value_property": "$.bytes"}
 METERS = (
@@ -61,25 +62,31 @@ def line(number: int, **fields: Any) -> bytes:
     }).encode()  # fmt: skip
 
 
-@pytest.fixture
-def app(database: sa.Engine, clickhouse: Client) -> Iterator[System]:
+def fill(app: System) -> None:
     """Events of two months in several epochs and under two configurations, with copies and with lines that are none."""
-    log = open_log(database, 1)
-    worker = Worker(log, clickhouse)
-    worker.start()
-    opened = System(database, clickhouse, log, worker)
-    log.configure(LogConfig(limits=Limits(batch_events_max=100), meters=METERS))
-    log.append([(0, b"\n".join(line(number) for number in range(250)))])
-    run(opened, "audit")  # a barrier
-    log.append([(0, b"\n".join([*(line(number) for number in range(200, 400)), b"not json"]))])
-    log.configure(LogConfig(limits=Limits(batch_events_max=70), meters=(*METERS, LATER)))
+    app.log.configure(LogConfig(limits=Limits(batch_events_max=100), meters=METERS))
+    app.log.append([(0, b"\n".join(line(number) for number in range(250)))])
+    run(app, "audit")  # a barrier
+    app.log.append([(0, b"\n".join([*(line(number) for number in range(200, 400)), b"not json"]))])
+    app.log.configure(LogConfig(limits=Limits(batch_events_max=70), meters=(*METERS, LATER)))
     untimed = json.loads(line(400))
     del untimed["time"]
-    log.append([(0, b"\n".join([*(line(number) for number in range(401, 600)), json.dumps(untimed).encode()]))])
-    assert worker.wait_for(log.punctuate(Flush()), 60)
-    yield opened
-    worker.stop()
-    log.close()
+    app.log.append([(0, b"\n".join([*(line(number) for number in range(401, 600)), json.dumps(untimed).encode()]))])
+    assert app.follower.wait_for(app.log.punctuate(Flush()), 60)
+
+
+@pytest.fixture(scope="module")
+def kept(postgres_url: str, _engine: Path) -> Iterator[Kept]:
+    """The stores when all of that is in them."""
+    with empty_tables(_engine) as clickhouse, kept_stores(postgres_url, clickhouse, fill) as filled:
+        yield filled
+
+
+@pytest.fixture
+def app(kept: Kept, clickhouse: Client) -> Iterator[System]:
+    """A copy of them, and a worker that goes on."""
+    with kept.copied(clickhouse) as copy:
+        yield copy
 
 
 def run(app: System, operation: str, **parameters: Any) -> list[Output]:

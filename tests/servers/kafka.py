@@ -4,23 +4,29 @@ Where KAFKA_BOOTSTRAP_SERVERS is set, tests that need no broker of their own use
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 POM = Path(__file__).with_name("kafka.pom.xml")
 LIBRARIES = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "meterline" / "kafka-4.1.1"
+PREPARED = LIBRARIES / "prepared"
+"""What lets a broker start in 2 CPU seconds less: a formatted data directory, which is copied, and its Java classes as
+they are mapped into memory."""
 START_TIMEOUT_S = 60.0
 QUICK_START = ("-XX:TieredStopAtLevel=1",)
-"""For a broker that lives for minutes: it starts in 3.3 CPU seconds instead of 5.3, and runs slower in the long run."""
+"""For a broker that lives for minutes: it starts in half the CPU time, and runs slower in the long run."""
 
+# A broker that was killed is let in again once its session is over: after 9 seconds, were it not for the shorter one.
 _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
@@ -39,6 +45,8 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=250
 log.retention.ms=-1
 """
 
@@ -70,33 +78,42 @@ class Broker:
 
     def start(self) -> Self:
         """Start it, and return once it answers."""
-        libraries = _libraries()
-        properties = self.directory / "server.properties"
-        if not properties.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self.port, self._controller_port = self.port or free_port(), free_port()
-            values = {"port": self.port, "controller_port": self._controller_port, "data": self.directory / "data"}
-            properties.write_text(_PROPERTIES.format(**values) + self.settings)
-            arguments = ["format", "-t", uuid.uuid4().hex[:22], "-c", str(properties)]
-            subprocess.run(
-                [*_java(libraries, "128m", QUICK_START), "kafka.tools.StorageTool", *arguments],
-                check=True,
-                stdout=subprocess.DEVNULL,
+        _fetch()
+        if not PREPARED.exists():
+            _prepare()
+        if not self._properties.exists():
+            self._configure()
+            shutil.copytree(PREPARED / "data", self._data)
+        self._launch(f"-XX:SharedArchiveFile={PREPARED / 'classes.jsa'}", "-Xshare:auto")
+        return self
+
+    @property
+    def _properties(self) -> Path:
+        return self.directory / "server.properties"
+
+    @property
+    def _data(self) -> Path:
+        return self.directory / "data"
+
+    def _configure(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port, self._controller_port = self.port or free_port(), free_port()
+        values = {"port": self.port, "controller_port": self._controller_port, "data": self._data}
+        self._properties.write_text(_PROPERTIES.format(**values) + self.settings)
+
+    def _launch(self, *options: str) -> None:
+        with (self.directory / "broker.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                [*_java(self.heap, (*options, *self.options)), "kafka.Kafka", str(self._properties)],
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
-        output = (self.directory / "broker.log").open("ab")
-        self._process = subprocess.Popen(
-            [*_java(libraries, self.heap, self.options), "kafka.Kafka", str(properties)],
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        output.close()
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not _answers(self.port):
             assert self._process.poll() is None, (self.directory / "broker.log").read_text()[-4000:]
             assert time.monotonic() < deadline_s, "the broker did not answer"
             time.sleep(0.05)  # there is no event to wait for before the first answer
-        return self
 
     def kill(self) -> None:
         """As a power switch would."""
@@ -138,24 +155,38 @@ def running_broker(directory: Path) -> Iterator[str]:
         broker.kill()
 
 
-def _libraries() -> Path:
-    """The broker's jars, fetched by Maven the first time."""
-    if not (LIBRARIES / "complete").exists():
-        command = ["mvn", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={LIBRARIES}"]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except FileNotFoundError as error:
-            raise RuntimeError(
-                "a broker is needed: set KAFKA_BOOTSTRAP_SERVERS, or install Java 17 and Maven"
-            ) from error
-        except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"Maven could not fetch the broker: {error.stdout}{error.stderr}") from error
-        (LIBRARIES / "complete").touch()
-    return LIBRARIES
+def _fetch() -> None:
+    """The broker's jars, by Maven, the first time."""
+    if (LIBRARIES / "complete").exists():
+        return
+    command = ["mvn", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={LIBRARIES}"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise RuntimeError("a broker is needed: set KAFKA_BOOTSTRAP_SERVERS, or install Java 17 and Maven") from error
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"Maven could not fetch the broker: {error.stdout}{error.stderr}") from error
+    (LIBRARIES / "complete").touch()
 
 
-def _java(libraries: Path, heap: str, options: Sequence[str]) -> list[str]:
-    return ["java", *options, f"-Xmx{heap}", f"-Xms{heap}", "-XX:+UseSerialGC", "-cp", f"{libraries}/*"]
+def _prepare() -> None:
+    """Format a data directory and run a broker over a copy of it, once; keep what the next ones start from."""
+    with tempfile.TemporaryDirectory(dir=LIBRARIES) as name:
+        made, first = Path(name) / "made", Broker(Path(name) / "broker")
+        first._configure()
+        arguments = ["format", "-t", uuid.uuid4().hex[:22], "-c", str(first._properties)]
+        tool = [*_java("128m", QUICK_START), "kafka.tools.StorageTool", *arguments]
+        subprocess.run(tool, check=True, capture_output=True)
+        shutil.copytree(first._data, made / "data")
+        first._launch(f"-XX:ArchiveClassesAtExit={made / 'classes.jsa'}")
+        first.stop()
+        with suppress(OSError):  # another process was quicker
+            made.rename(PREPARED)
+
+
+def _java(heap: str, options: Sequence[str]) -> list[str]:
+    jars = ":".join(map(str, sorted(LIBRARIES.glob("*.jar"))))
+    return ["java", *options, f"-Xmx{heap}", f"-Xms{heap}", "-XX:+UseSerialGC", "-cp", jars]
 
 
 def _answers(port: int) -> bool:
