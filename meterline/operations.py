@@ -33,6 +33,7 @@ from meterline.ledger import (
     trial_balance,
     verify_ledger,
 )
+from meterline.manual_invoices import create_invoices, delete_invoice
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.price_operations import (
@@ -168,7 +169,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
         price_history, simulate_prices, list_entries, post_documents, reverse_entry, verify_ledger, close_books,
-        reopen_books, export_ledger, *WEBHOOK_OPERATIONS,
+        reopen_books, export_ledger, create_invoices, delete_invoice, *WEBHOOK_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}

@@ -31,7 +31,7 @@ def booked(connection: sa.Connection, tenant: str, periods: Sequence[str]) -> pl
             max(CAST(l.tax_rule AS text)), max(l.revenue), max(l.service_start), max(l.service_end),
             sum(l.quantity), sum(l.amount), CAST(sum(l.amount_minor) AS bigint)
         FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
-        WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND l.kind <> 'manual'
+        WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND i.kind <> 'manual'
             AND i.state NOT IN ('draft', 'void')
         GROUP BY 1, 2, 3, 4 ORDER BY l.customer COLLATE "C", l.usage_period, l.charge COLLATE "C", i.currency"""
     rows = connection.execute(sa.text(query), {"tenant": tenant, "periods": list(periods)})
