@@ -17,10 +17,11 @@ from invoicing import store as invoicing
 from invoicing.invoices.app import issue
 from invoicing.invoices.drafts import Drafts, drafted, periodic_heads
 from invoicing.invoices.lines import lines_of
-from invoicing.invoices.store import booked, invoices_of, issued_before_their_run, remove_drafts, write
+from invoicing.invoices.store import booked, invoices_of, issued_before_their_run, lines_of_all, remove_drafts, write
 from invoicing.outbox.events import created
 from invoicing.outbox.store import emit_frame
 from meterline.billable import billable, ended_everywhere, policies_of, refuse_recurring
+from meterline.invoice_json import invoice_lines_text
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rating_run import rated_chunks
@@ -32,7 +33,7 @@ from rating.books import Books, book_in_force
 from rating.claiming import UNASSIGNED
 from rating.rater import Basis, Rated, Rater
 from schemas.contract import Contracts
-from schemas.invoice import CHARGED, INVOICE_SERIES, Run
+from schemas.invoice import CHARGED, INVOICE_SERIES, InvoiceKind, Run
 from schemas.invoice import Basis as InvoiceBasis
 from schemas.log import Barrier
 from schemas.meter import Meter
@@ -41,7 +42,7 @@ from schemas.tenant import DEFAULT_TENANT
 
 
 @dataclass(frozen=True)
-class _Terms:
+class Terms:
     """What is in force as a run starts."""
 
     books: tuple[tuple[datetime, PriceBook], ...]
@@ -74,7 +75,12 @@ class How(StrEnum):
 
 
 def bill(
-    app: System, *, period: str, how: str = How.FINAL, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    app: System,
+    *,
+    period: str,
+    how: str = How.FINAL,
+    as_json: bool = False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Iterator[Output]:
     """Bill a period, in this order; each step says why it stands where it does.
 
@@ -98,19 +104,19 @@ def bill(
     if earlier and earlier.state == "posted":
         known = f"{period} was billed at cut {earlier.basis.cut}"
         yield Text(text=f"{known}; usage that arrived since goes to the next period's invoices")
-        yield from _result(app, period)
+        yield from _result(app, period, as_json=as_json)
         return
     with whole_rollups(app.database):
-        yield from _bill(app, month, now, How(how))
+        yield from _bill(app, month, now, How(how), as_json=as_json)
     if how == How.PREVIEW:
         return
-    yield from _result(app, period)
+    yield from _result(app, period, as_json=as_json)
 
 
-def _bill(app: System, month: Period, now: Callable[[], datetime], how: How) -> Iterator[Output]:
+def _bill(app: System, month: Period, now: Callable[[], datetime], how: How, *, as_json: bool) -> Iterator[Output]:
     # 1. cut
-    terms = _terms(app)
-    run = _cut(app, month, terms, now(), noted=how is not How.PREVIEW)
+    terms = terms_of(app)
+    run = cut_of(app, month, terms, now(), noted=how is not How.PREVIEW)
     ends = app.log.punctuate(Barrier(run.basis.cut))
     # 2. wait
     yield from wait_until_stored(app, ends, "cut")
@@ -136,12 +142,12 @@ def _bill(app: System, month: Period, now: Callable[[], datetime], how: How) -> 
         elif how is How.DRAFT:
             _keep(connection, drafts, run)
     if how is How.PREVIEW:
-        yield invoice_table(str(month), drafts.invoices)
+        yield _shown(str(month), drafts.invoices, drafts.lines, as_json=as_json)
     yield from _unassigned(rated)
 
 
 def _drafts(
-    connection: sa.Connection, charges: pl.DataFrame, run: Run, bases: dict[str, InvoiceBasis], terms: _Terms
+    connection: sa.Connection, charges: pl.DataFrame, run: Run, bases: dict[str, InvoiceBasis], terms: Terms
 ) -> Drafts:
     """What the run bills: lines, their taxes, and invoices of them.
 
@@ -172,7 +178,8 @@ def _keep(connection: sa.Connection, drafts: Drafts, run: Run) -> None:
     emit_frame(connection, created(new, at=run.started_at))
 
 
-def _terms(app: System) -> _Terms:
+def terms_of(app: System) -> Terms:
+    """The terms in force now. Raises LookupError where there are none."""
     with app.database.connect() as connection:
         rows = invoicing.price_books(connection, DEFAULT_TENANT)
         contracts = invoicing.latest_contracts(connection, DEFAULT_TENANT)
@@ -182,10 +189,11 @@ def _terms(app: System) -> _Terms:
             else "no contracts are stored; store them with `meterline contracts apply FILE`"
         )  # fmt: skip
     books = tuple((row["applied_at"], PriceBook.from_canonical(row["body"])) for row in rows)
-    return _Terms(books, Contracts.from_canonical(contracts.body), app.log.meters())
+    return Terms(books, Contracts.from_canonical(contracts.body), app.log.meters())
 
 
-def _cut(app: System, month: Period, terms: _Terms, now: datetime, *, noted: bool) -> Run:
+def cut_of(app: System, month: Period, terms: Terms, now: datetime, *, noted: bool) -> Run:
+    """A run of a month with the number of its barrier, which is not written yet; noted as the month's own, or not."""
     book = book_in_force(terms.known_at(now), month.start.date())
     with app.database.begin() as connection:
         cut = app.log.new_barrier(connection, f"bill {month}")
@@ -196,7 +204,7 @@ def _cut(app: System, month: Period, terms: _Terms, now: datetime, *, noted: boo
 
 
 def _rate(
-    app: System, run: Run, month: Period, terms: _Terms
+    app: System, run: Run, month: Period, terms: Terms
 ) -> Generator[Output, None, tuple[dict[str, list[Rated]], dict[str, InvoiceBasis]]]:
     with app.database.connect() as connection:
         own = {str(month): run, **{each.period: each for each in invoicing.posted_runs(connection, DEFAULT_TENANT)}}
@@ -214,7 +222,7 @@ def _rate(
     return rated, bases
 
 
-def _changed_periods(app: System, run: Run, month: Period, terms: _Terms, own: dict[str, Run]) -> list[Period]:
+def _changed_periods(app: System, run: Run, month: Period, terms: Terms, own: dict[str, Run]) -> list[Period]:
     """The billed periods before this one whose usage or contracts changed since they were last rated."""
     with app.database.connect() as connection:
         ratings = invoicing.latest_ratings(connection, DEFAULT_TENANT)
@@ -242,7 +250,15 @@ def _unassigned(rated: dict[str, list[Rated]]) -> Iterator[Output]:
         )
 
 
-def _result(app: System, period: str) -> Iterator[Output]:
+def _result(app: System, period: str, *, as_json: bool) -> Iterator[Output]:
     with app.database.connect() as connection:
         invoices = invoices_of(connection, DEFAULT_TENANT, period)
-    yield invoice_table(period, invoices)
+        if as_json:
+            invoices = invoices.filter(pl.col("kind") == InvoiceKind.PERIODIC.value)
+        lines = lines_of_all(connection, invoices["id"].to_list() if as_json else [])
+    yield _shown(period, invoices, lines, as_json=as_json)
+
+
+def _shown(period: str, invoices: pl.DataFrame, lines: pl.DataFrame, *, as_json: bool) -> Output:
+    """Invoices as a table; or those of the run as JSON, with their lines."""
+    return Text(text=invoice_lines_text(invoices, lines)) if as_json else invoice_table(period, invoices)

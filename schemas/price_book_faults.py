@@ -13,6 +13,7 @@ from schemas.charge_faults import (
     commitment_faults,
     discount_faults,
     entries,
+    progressive_faults,
     repeated,
     texts,
 )
@@ -74,6 +75,10 @@ def _plan_faults(book: Mapping[str, Any], plans: Any, meters: KnownMeters | None
                 yield from _unknown(f"{here}.discounts[{place}].charges[{which}]", name, ids, "a charge of the plan")
         yield from bound_faults(plan, here)
         yield from commitment_faults(plan, here)
+        yield from progressive_faults(plan, here)
+        billing = plan.get("progressive_billing")
+        if isinstance(billing, Mapping) and not billing.get("thresholds") and billing.get("then_every") is None:
+            yield f"{here}.progressive_billing", "nothing", "allowed: thresholds, then_every, or both"
         yield from _entitlement_faults(plan, here, features)
         for place, charge in charges:
             key = f"{here}.charges[{place}]"
