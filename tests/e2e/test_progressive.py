@@ -43,7 +43,8 @@ IDENTITY = {"id", "number", "state", "payment_status", "due_on", "issued_at", "v
 def contracts(**currencies: str) -> str:
     rows = []
     for name, currency in {**CUSTOMERS, **currencies}.items():
-        terms = f"plan: standard, starts_on: 2013-01-01, currency: {currency}"
+        setup = "lines: [{id: setup, description: Set-up, amount: 7, on: 2013-01-20}]"
+        terms = f"plan: standard, starts_on: 2013-01-01, currency: {currency}, {setup}"
         rows.append(f"{{customer: {name}, name: {name}, subjects: [{name}], {terms}}}")
         rows.append(f"{{customer: {name}-twin, name: x, subjects: [{name}-twin], {terms}, progressive_billing: {{}}}}")
     return f"contracts: [{', '.join(rows)}]"
@@ -164,6 +165,10 @@ def test_early_invoices_and_the_last_one_come_to_what_one_alone_would(billing: B
     billing.use(period=FEBRUARY, ann=1, bea=1, cem=1, dan=1)
     february = billing.invoices("bill", FEBRUARY)
     assert {line["kind"] for each in february for line in each["lines"]} >= {"usage", "fee", "advance", "adjustment"}
+    assert all(("line.setup", "manual") in kinds(each) for each in final)
+    assert not any(
+        line["charge"] == "line.setup" for each in february for line in each["lines"]
+    )  # billed once, for good
     assert totals(february, twin=False) == totals(february, twin=True)
     assert "faults" not in billing.server.run("audit")
     assert "not what was posted" not in billing.server.run("ledger", "verify")

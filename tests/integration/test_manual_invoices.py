@@ -21,7 +21,7 @@ from invoicing.ledger.store import entries
 from meterline.access import guarded
 from meterline.manual_invoices_api import PATH, manual_invoice_routes
 from meterline.operations import outputs_of
-from meterline.output import Failure, File, Text
+from meterline.output import Failure, File, Table, Text
 from meterline.verification import verified
 from schemas.contract import parse_contracts
 from schemas.price_book import parse_price_book
@@ -108,7 +108,11 @@ def events(app: Any) -> list[str]:
 
 def test_a_draft_follows_what_is_written_until_it_is_finalised(app: Any) -> None:
     """The same again changes nothing; other content is the draft's next version; afterwards it is refused."""
-    assert "setup-7: created; invoice" in made(app, written())
+    created = list(outputs_of(app, "create_invoices", {"text": written(), "file": "invoice.yaml"}))
+    assert isinstance(created[0], Text)
+    assert created[0].text.startswith("setup-7: created; invoice")
+    assert isinstance(created[1], Table)
+    assert created[1].rows[0][1:] == ["acme", "Acme Ltd", "EUR", "500.00", "95.70", "595.70"]
     assert "unchanged" in made(app, "# a comment\n" + written())
     assert "replaced" in made(app, written("\n  - {description: Less, amount: 3}"))
     assert "replaced" in made(app, written())

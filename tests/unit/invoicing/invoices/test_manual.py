@@ -1,6 +1,7 @@
 """Invoices that somebody writes: what is wrong with one, and what its lines come to."""
 
 from decimal import Decimal
+from pathlib import Path
 
 import orjson
 import pytest
@@ -113,3 +114,11 @@ def test_the_same_content_has_the_same_digest() -> None:
     )
     assert one.digest == other.digest
     assert one.id_of("a") == other.id_of("a") != other.id_of("b")
+
+
+def test_the_invoice_that_is_shown_is_legal() -> None:
+    """Whoever copies it from docs/manual-invoices.md can keep it."""
+    page = (Path(__file__).parents[4] / "docs/manual-invoices.md").read_text()
+    shown = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    "))
+    [invoice] = parse_invoices(shown, "manual-invoices.md")
+    assert [str(line.exact) for line in invoice.lines] == ["900.000", "1200.00", "-20.00"]
