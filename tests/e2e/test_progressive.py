@@ -132,6 +132,10 @@ def test_early_invoices_and_the_last_one_come_to_what_one_alone_would(billing: B
     assert (early["customer"], early["kind"], early["state"], early["number"]) == ("bea", "progressive", "open", "INV-000001")  # fmt: skip
     assert kinds(early) == [("calls", "usage"), ("bytes", "usage")]
     assert [line["net_minor"] for line in early["lines"]] == [111, 450]
+    [entry] = [
+        json.loads(each) for each in billing.ask("list_entries", document=early["id"], as_json=True).splitlines()
+    ]
+    assert (entry["template"], entry["effective_at"]) == ("P07", early["issued_at"][:10])
     assert issue() == issue() == []
     billing.use(ann=9, bea=40, cem=4, dan=3)
     previewed = issue(how="preview")

@@ -1,14 +1,18 @@
 """Invoices that somebody writes: what is wrong with one, and what its lines come to."""
 
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from invoicing.invoices.manual import head_of, invoices_of, lines_of, parse_invoices
 from schemas.configuration import ConfigurationError
 from schemas.invoice import DRAFTED, HEADS
+from schemas.money import MINOR_UNITS
 from schemas.plan import Rounding, TaxRule
 
 WRITTEN = """
@@ -122,3 +126,23 @@ def test_the_invoice_that_is_shown_is_legal() -> None:
     shown = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    "))
     [invoice] = parse_invoices(shown, "manual-invoices.md")
     assert [str(line.exact) for line in invoice.lines] == ["900.000", "1200.00", "-20.00"]
+
+
+@given(
+    st.decimals(0, 10**6, places=9), st.decimals(-(10**5), 10**5, places=12), st.sampled_from(["JPY", "EUR", "KWD", "CLF"]),
+    st.sampled_from(list(Rounding)),
+)  # fmt: skip
+def test_a_line_is_its_exact_product_rounded_once(
+    quantity: Decimal, price: Decimal, currency: str, rounding: Rounding
+) -> None:
+    """Against fractions; and the amount that is kept beside it is exact."""
+    line = {"description": "x", "quantity": quantity, "unit_price": price}
+    head = {"reference": "r", "customer": "c", "currency": currency, "period": "2026-03"}
+    [invoice] = invoices_of([{**head, "lines": [line]}], "f")
+    lines = lines_of(invoice, [None], rounding)
+    exact = Fraction(quantity) * Fraction(price)
+    scaled = abs(exact) * 10 ** MINOR_UNITS[currency]
+    whole, rest = divmod(scaled, 1)
+    up = rest > Fraction(1, 2) or (rest == Fraction(1, 2) and (rounding is Rounding.HALF_UP or whole % 2 == 1))
+    assert lines["amount_minor"].item() == (whole + up) * (-1 if exact < 0 else 1)
+    assert Fraction(lines["amount"].item()) == exact
