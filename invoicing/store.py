@@ -92,6 +92,15 @@ def contracts_of(connection: sa.Connection, tenant: str, digest: str) -> Contrac
     return None if row is None else Contracts(*row)
 
 
+def contracts_at(connection: sa.Connection, tenant: str, instant: datetime) -> Contracts | None:
+    """The contracts that were in force at an instant: of those applied by then the last, else the first ones."""
+    query = """
+        SELECT digest, CAST(body AS text) FROM contracts WHERE tenant = :tenant
+        ORDER BY applied_at <= :instant DESC, CASE WHEN applied_at <= :instant THEN -ordinal ELSE ordinal END LIMIT 1"""
+    row = connection.execute(sa.text(query), {"tenant": tenant, "instant": instant}).one_or_none()
+    return None if row is None else Contracts(*row)
+
+
 def start_run(connection: sa.Connection, tenant: str, period: str, basis: Basis, *, started_at: datetime) -> Run:
     """Note what the period is going to be rated from, and return the run.
 

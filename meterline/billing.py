@@ -15,12 +15,13 @@ import sqlalchemy as sa
 from invoicing import store as invoicing
 from invoicing.invoices.app import issue
 from invoicing.invoices.drafts import Drafts
-from invoicing.invoices.store import invoices_of, remove_drafts, write
+from invoicing.invoices.store import invoices_of, lines_of_all, remove_drafts, write
 from invoicing.outbox.events import created
 from invoicing.outbox.store import emit_frame
 from meterline.assembling import Assembly
 from meterline.billable import ended_everywhere, policies_of
 from meterline.charged import Charged
+from meterline.invoice_json import invoice_lines_text
 from meterline.levels import Levels
 from meterline.output import Failure, Output, Text
 from meterline.period import Period
@@ -31,7 +32,7 @@ from meterline.system import System, wait_until_stored
 from meterline.tables import invoice_table
 from meterline.verification import ahead
 from schemas.contract import Contracts
-from schemas.invoice import Basis, Run
+from schemas.invoice import INVOICES, LINES, Basis, InvoiceKind, Run
 from schemas.log import Barrier
 from schemas.tenant import DEFAULT_TENANT
 
@@ -48,7 +49,12 @@ class How(StrEnum):
 
 
 def bill(
-    app: System, *, period: str, how: str = How.FINAL, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    app: System,
+    *,
+    period: str,
+    how: str = How.FINAL,
+    as_json: bool = False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Iterator[Output]:
     """Bill a period, in this order; each step says why it stands where it does.
 
@@ -73,16 +79,16 @@ def bill(
     if earlier and earlier.state == "posted":
         known = f"{period} was billed at cut {earlier.basis.cut}"
         yield Text(text=f"{known}; usage that arrived since goes to the next period's invoices")
-        yield from _result(app, period)
+        yield from _result(app, period, as_json=as_json)
         return
     with whole_rollups(app.database):
-        yield from _bill(app, month, now, How(how))
+        yield from _bill(app, month, now, How(how), as_json=as_json)
     if how == How.PREVIEW:
         return
-    yield from _result(app, period)
+    yield from _result(app, period, as_json=as_json)
 
 
-def _bill(app: System, month: Period, now: Callable[[], datetime], how: How) -> Iterator[Output]:
+def _bill(app: System, month: Period, now: Callable[[], datetime], how: How, *, as_json: bool) -> Iterator[Output]:
     # 1. cut
     terms = terms_of(app)
     run = cut_run(app, month, terms, now(), noted=how is not How.PREVIEW)
@@ -95,7 +101,9 @@ def _bill(app: System, month: Period, now: Callable[[], datetime], how: How) -> 
         bases, lost = yield from rate_run(app, run, month, terms, charged, levels)
         # 4. and 5.
         assembly = _assembly(run, terms, bases, charged.periods)
-        yield from _billed(app, run, assembly, charged, levels, how=how, now=now)
+        shown = _billed(app, run, assembly, charged, levels, how=how, now=now)
+    if how is How.PREVIEW:
+        yield _shown(str(month), shown, as_json=as_json)
     yield from lost
 
 
@@ -116,8 +124,9 @@ def _billed(
     *,
     how: How,
     now: Callable[[], datetime],
-) -> Iterator[Output]:
-    shown: list[pl.DataFrame] = []
+) -> Drafts:
+    """Bills what was charged, in one transaction; returns what is only to be shown."""
+    shown: list[Drafts] = []
     with app.database.begin() as connection, app.database.connect() as reader:
         invoicing.lock(connection, run.tenant)  # first: it locks out other runs
         if how is How.FINAL:
@@ -133,9 +142,11 @@ def _billed(
             elif how is How.DRAFT:
                 _keep(connection, _succeeding(drafts, before), run)
             else:
-                shown.append(drafts.invoices)
-    if how is How.PREVIEW:
-        yield invoice_table(run.period, pl.concat(shown))
+                shown.append(drafts)
+    return Drafts(
+        pl.concat([pl.DataFrame(schema=INVOICES), *(each.invoices for each in shown)]),
+        pl.concat([pl.DataFrame(schema=LINES), *(each.lines for each in shown)]),
+    )
 
 
 def _succeeding(drafts: Drafts, before: dict[str, int]) -> Drafts:
@@ -149,7 +160,17 @@ def _keep(connection: sa.Connection, drafts: Drafts, run: Run) -> None:
     emit_frame(connection, created(drafts.invoices.filter(pl.col("version") == 1), at=run.started_at))
 
 
-def _result(app: System, period: str) -> Iterator[Output]:
+def _result(app: System, period: str, *, as_json: bool) -> Iterator[Output]:
     with app.database.connect() as connection:
         invoices = invoices_of(connection, DEFAULT_TENANT, period)
-    yield invoice_table(period, invoices)
+        if as_json:
+            invoices = invoices.filter(pl.col("kind") == InvoiceKind.PERIODIC.value)
+        lines = lines_of_all(connection, invoices["id"].to_list() if as_json else [])
+    yield _shown(period, Drafts(invoices, lines), as_json=as_json)
+
+
+def _shown(period: str, found: Drafts, *, as_json: bool) -> Output:
+    """Invoices as a table; or those of the run as JSON, with their lines."""
+    if as_json:
+        return Text(text=invoice_lines_text(found.invoices, found.lines))
+    return invoice_table(period, found.invoices)

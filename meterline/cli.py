@@ -121,9 +121,12 @@ def import_file(data: Path, file: Path) -> None:
     "--draft", "how", flag_value="draft", help="Make drafts, which follow new usage whenever this is repeated."
 )
 @click.option("--dry-run", "how", flag_value="preview", help="Only show what would be billed.")
-def bill(data: Path, period: str, how: str | None) -> None:
+@click.option("--progressive", is_flag=True, help="While the month runs: bill usage that crossed a threshold.")
+@click.option("--json", "as_json", is_flag=True, help="One invoice with its lines a line.")
+def bill(data: Path, period: str, how: str | None, progressive: bool, as_json: bool) -> None:
     """Bill a month: cut the log, rate the usage, post invoices and adjustments. Safe to kill and repeat."""
-    run(data, "bill", period=period, **({"how": how} if how else {}))
+    operation = "bill_progressively" if progressive else "bill"
+    run(data, operation, period=period, as_json=as_json, **({"how": how} if how else {}))
 
 
 @cli.command()

@@ -30,6 +30,7 @@ from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
 from meterline.ledger_api import ledger_routes
 from meterline.listening import Listening
+from meterline.manual_invoices_api import manual_invoice_routes
 from meterline.meters_api import meter_routes
 from meterline.rollups import backfills_of
 from meterline.server import Server
@@ -185,6 +186,7 @@ def gateway(
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *key_routes(database),
             *ledger_routes(database),
+            *manual_invoice_routes(database),
             *meter_routes(log),
             *webhook_routes(database, private=private_allowed(os.environ)),
             *(usage.routes() if usage else []),

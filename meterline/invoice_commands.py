@@ -37,6 +37,21 @@ def invoice_commands(
         """Print an invoice: as text with the explanation of each line, for people, or for programs."""
         run(data, "show_invoice", output, number=number, form=form, locale=locale)
 
+    @invoices.command("create")
+    @data_option
+    @click.argument("file", type=_file)
+    @click.option("--finalize", is_flag=True, help="Issue them at once: numbered, posted and told of.")
+    def create_invoices(data: Path, file: Path, finalize: bool) -> None:
+        """Keep the invoices of a YAML or JSON FILE as drafts. Safe to repeat; other content replaces a draft."""
+        run(data, "create_invoices", text=read(file), file=str(file), finalize=finalize)
+
+    @invoices.command("delete")
+    @data_option
+    @click.argument("invoice")
+    def delete_invoice(data: Path, invoice: str) -> None:
+        """Delete the manual draft with this id."""
+        run(data, "delete_invoice", invoice=invoice)
+
     @click.group()
     def seller() -> None:
         """Who sells."""

@@ -34,6 +34,7 @@ from meterline.ledger import (
     verify_ledger,
 )
 from meterline.ledger_exports import export_ledger
+from meterline.manual_invoices import create_invoices, delete_invoice
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.price_operations import (
@@ -45,6 +46,7 @@ from meterline.price_operations import (
     validate_price_books,
 )
 from meterline.price_simulation import simulate_prices
+from meterline.progressive import bill_progressively
 from meterline.rendering import apply_seller, show_invoice
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
@@ -165,11 +167,11 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     operation.__name__: operation
     for operation in (
         import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, apply_seller,
-        show_usage, bill,
+        show_usage, bill, bill_progressively,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
         price_history, simulate_prices, list_entries, post_documents, reverse_entry, verify_ledger, close_books,
-        reopen_books, export_ledger, create_archive, *WEBHOOK_OPERATIONS,
+        reopen_books, export_ledger, create_archive, create_invoices, delete_invoice, *WEBHOOK_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage", "create_archive"}

@@ -80,13 +80,16 @@ def _document(connection: sa.Connection, number: str) -> Document:
     lines = lines_of(connection, invoice["id"].item())
     now = datetime.now(UTC)
     seller = seller_at(connection, DEFAULT_TENANT, invoice["issued_at"].item() or now)
-    return document_of(invoice, lines, seller, _buyer(connection, invoice), shown_at=now)
+    return document_of(invoice, lines, seller, _buyer(connection, invoice, now), shown_at=now)
 
 
-def _buyer(connection: sa.Connection, invoice: pl.DataFrame) -> PartyDetails | None:
-    """What the contract that the invoice was made from says of its customer."""
+def _buyer(connection: sa.Connection, invoice: pl.DataFrame, now: datetime) -> PartyDetails | None:
+    """What the contract that the invoice was made from says of its customer, or the one in force at its issue."""
     digest = invoice["contracts_digest"].item()
-    stored = books.contracts_of(connection, DEFAULT_TENANT, digest) if digest else None
+    stored = (
+        books.contracts_of(connection, DEFAULT_TENANT, digest) if digest
+        else books.contracts_at(connection, DEFAULT_TENANT, invoice["issued_at"].item() or now)
+    )  # fmt: skip
     contracts = Contracts.from_canonical(stored.body).contracts if stored else ()
     customer = invoice["customer"].item()
     return next((contract.party for contract in contracts if contract.customer == customer), None)

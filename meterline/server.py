@@ -39,6 +39,7 @@ from meterline.keys import key_routes, local_key, refuse_without_keys
 from meterline.known_keys import KnownKeys
 from meterline.ledger_api import ledger_routes
 from meterline.listening import HOST, Listening, is_loopback
+from meterline.manual_invoices_api import manual_invoice_routes
 from meterline.meters_api import meter_routes
 from meterline.operations import LOCAL_OPERATIONS, OPERATIONS, checked_parameters, outputs_of
 from meterline.output import encode
@@ -163,6 +164,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *key_routes(app.database),
             *ledger_routes(app.database),
+            *manual_invoice_routes(app.database),
             *meter_routes(app.log),
             *webhook_routes(app.database, private=private_allowed(os.environ)),
             *usage.routes(),

@@ -17,12 +17,14 @@ from rating.chain import CHARGED, Chained, chain
 from rating.combining import combined
 from rating.customers import Customers, customers_of
 from rating.levels import CARRIED, LEVELS
+from rating.progressive import agreed
 from rating.rows import Priced, priced_rows
 from rating.schedules import Period, Scheduler
 from rating.wanted import wants_of, wants_of_others
 from rating.worded import charges_of, discounts_of, slices_of
 from schemas.charges import Charge
 from schemas.contract import Contract, Contracts
+from schemas.plan import ProgressiveBilling
 from schemas.wanted import Want
 
 
@@ -106,6 +108,14 @@ class Rater:
     def bills(self, contract: Contract) -> bool:
         """Whether a contract has a billing period in question."""
         return bool(self._scheduler.of(contract))
+
+    def progressive(self, contract: Contract | None) -> ProgressiveBilling | None:
+        """What is agreed on billing usage while a period runs, as the last one in question ends; None: nothing.
+
+        `contract` None stands for the default plan.
+        """
+        ended = [period.terms for period in self._scheduler.of(contract) if period.ended]
+        return agreed(ended[-1]) if ended else None
 
     def wants_of_others(self) -> tuple[Want, ...]:
         """The usage that is looked at of subjects that no contract names: of all meters."""

@@ -111,7 +111,8 @@ def alike(contract: Contract) -> Hashable:
 
     So a million contracts are rated by as many calls of `terms_as_of` as there are kinds of them.
     """
-    own = any((contract.amendments, contract.layer, contract.discounts, contract.commitment))
+    own = any((contract.amendments, contract.layer, contract.discounts, contract.commitment,
+               contract.progressive_billing))  # fmt: skip
     return contract.customer if own else (
         contract.book, contract.plan, contract.starts_on, contract.ends_on, contract.currency, contract.time_zone,
         contract.cycle, contract.anchor_day, contract.trial_days, contract.price_version, contract.minimum_spend,

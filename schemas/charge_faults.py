@@ -55,6 +55,31 @@ def bound_faults(part: Mapping[str, Any], key: str) -> Iterator[Found]:
     yield from _ordered(f"{key}.maximum_spend", part.get("minimum_spend"), part.get("maximum_spend"), "minimum_spend")
 
 
+def progressive_faults(part: Mapping[str, Any], key: str) -> Iterator[Found]:
+    """Thresholds of a plan or a contract that do not rise from above 0, or nothing between two of them."""
+    billing = part.get("progressive_billing")
+    if not isinstance(billing, Mapping):
+        return
+    here = f"{key}.progressive_billing"
+    written = billing.get("thresholds")
+    before: dict[str, Decimal] = {}
+    for at, threshold in enumerate(written if isinstance(written, list | tuple) else []):
+        for currency, amount in _by_currency(threshold):
+            least = before.get(currency, Decimal(0))
+            if amount <= least:
+                yield f"{here}.thresholds[{at}]", amount, f"allowed: more than {number_text(least)}; thresholds ascend"
+            before[currency] = max(amount, least)
+    for _, amount in _by_currency(billing.get("then_every")):
+        if amount <= 0:
+            yield f"{here}.then_every", amount, "allowed: more than 0"
+
+
+def _by_currency(price: Any) -> list[tuple[str, Decimal]]:
+    """The numbers of a price by currency; of one that is a number, by no name."""
+    written = price.items() if isinstance(price, Mapping) else [("", price)]
+    return [(str(currency), known) for currency, each in written if (known := number(each)) is not None]
+
+
 def exactly_one(key: str, part: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Found]:
     """A fault, unless exactly one of these keys is given."""
     given = [name for name in names if part.get(name) is not None]

@@ -20,7 +20,7 @@ from schemas.identity import content_digest
 from schemas.meter import Slug
 from schemas.overrides import Layer, Override
 from schemas.party import PartyDetails
-from schemas.plan import Cycle
+from schemas.plan import Cycle, ProgressiveBilling
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=512)]
 Subject = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=512)]
@@ -113,6 +113,8 @@ class Contract(Frozen):
     minimum_spend: Price | None = None
     maximum_spend: Price | None = None
     commitment: Commitment | None = None
+    progressive_billing: ProgressiveBilling | None = None
+    """In place of the plan's; without thresholds, nothing is billed before the period's end."""
     amendments: tuple[Amendment, ...] = ()
     lines: tuple[ManualLine, ...] = ()
     sla: tuple[Sla, ...] = ()

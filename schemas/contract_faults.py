@@ -16,6 +16,7 @@ from schemas.charge_faults import (
     discount_faults,
     entries,
     number,
+    progressive_faults,
     repeated,
     texts,
 )
@@ -63,6 +64,7 @@ def _contract_faults(contract: Mapping[str, Any], here: str) -> Iterator[Found]:
                 yield f"{here}.{name}[{at}].on", str(on), f"allowed: a day of the contract, {stretch}"
     yield from _cycle_faults(contract, here)
     yield from _layer_faults(contract, here)
+    yield from progressive_faults(contract, here)
     for at, amendment in amendments:
         yield from _layer_faults(amendment, f"{here}.amendments[{at}]")
     for name in ("lines", "sla"):
@@ -80,9 +82,12 @@ def _cycle_faults(contract: Mapping[str, Any], here: str) -> Iterator[Found]:
             yield f"{here}.anchor_day", anchor_day, "allowed: only with months, quarters and years"
 
 
+_AGREED = ("discounts", "commitment", "progressive_billing")
+
+
 def _layer_faults(part: Mapping[str, Any], here: str) -> Iterator[Found]:
     """Of a contract or an amendment: what it changes of charges, and what is agreed over the plan."""
-    yield from _money_faults({name: part[name] for name in ("discounts", "commitment") if name in part}, here)
+    yield from _money_faults({name: part[name] for name in _AGREED if name in part}, here)
     yield from discount_faults(part, here, of_a_charge=False)
     yield from commitment_faults(part, here)
     yield from bound_faults(part, here)

@@ -11,10 +11,12 @@ from schemas.charge_faults import Found, number
 from schemas.charges import MODELS, Cell, Commitment, Discount, PercentageTier, Tier
 from schemas.event import number_text
 from schemas.exact import WHOLE_DIGITS_MAX, Frozen, exact_decimal
-from schemas.plan import Plan
+from schemas.plan import Plan, ProgressiveBilling
 
 PRICE_DECIMALS = 12
-_PARTS: tuple[type[Frozen], ...] = (Plan, Tier, PercentageTier, Discount, Commitment, Cell, *MODELS.values())
+_PARTS: tuple[type[Frozen], ...] = (
+    Plan, ProgressiveBilling, Tier, PercentageTier, Discount, Commitment, Cell, *MODELS.values(),
+)  # fmt: skip
 PRICE_KEYS = frozenset[str]().union(*(part.price_fields() for part in _PARTS))
 """What a price is called, wherever in a plan."""
 _EXACT = Context(prec=80)  # more digits than a price and a rate have together
@@ -33,6 +35,8 @@ def with_prices(part: Any, price: Callable[[str, Any, str | None], Any], key: st
         return {
             name: (
                 value if name in _DIMENSIONS
+                else type(value)(price(f"{key}.{name}[{at}]", each, unit) for at, each in enumerate(value))
+                if name in PRICE_KEYS and isinstance(value, list | tuple)
                 else price(f"{key}.{name}", value, unit) if name in PRICE_KEYS
                 else with_prices(value, price, f"{key}.{name}", unit)
             )

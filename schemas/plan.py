@@ -53,6 +53,13 @@ def _entitlement(value: object) -> object:
 Entitled = Annotated[Entitlement, BeforeValidator(_entitlement, json_schema_input_type=Name | Entitlement)]
 
 
+class ProgressiveBilling(Frozen):
+    """Amounts of usage at which an invoice is issued while the period runs: each threshold once, then every so much."""
+
+    thresholds: tuple[Prices, ...] = ()
+    then_every: Prices | None = None
+
+
 class Plan(Frozen):
     """What a customer on this plan pays for, in the order of the invoice."""
 
@@ -66,6 +73,7 @@ class Plan(Frozen):
     minimum_spend: Prices | None = None
     maximum_spend: Prices | None = None
     commitment: Commitment | None = None
+    progressive_billing: ProgressiveBilling | None = None
 
 
 class PricingUnit(Frozen):

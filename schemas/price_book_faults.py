@@ -13,6 +13,7 @@ from schemas.charge_faults import (
     commitment_faults,
     discount_faults,
     entries,
+    progressive_faults,
     repeated,
     texts,
 )
@@ -74,6 +75,10 @@ def _plan_faults(book: Mapping[str, Any], plans: Any, meters: KnownMeters | None
                 yield from _unknown(f"{here}.discounts[{place}].charges[{which}]", name, ids, "a charge of the plan")
         yield from bound_faults(plan, here)
         yield from commitment_faults(plan, here)
+        yield from progressive_faults(plan, here)
+        billing = plan.get("progressive_billing")
+        if isinstance(billing, Mapping) and not billing.get("thresholds") and billing.get("then_every") is None:
+            yield f"{here}.progressive_billing", "nothing", "allowed: thresholds, then_every, or both"
         yield from _entitlement_faults(plan, here, features)
         for place, charge in charges:
             key = f"{here}.charges[{place}]"
@@ -121,19 +126,23 @@ def _date_faults(book: Mapping[str, Any]) -> Iterator[Found]:
         yield "existing_customers_at", str(existing), f"allowed: {new}, the effective_at, or later"
 
 
+def tax_rule_faults(rule: Mapping[str, Any], key: str) -> Iterator[Found]:
+    """A rule without a rate, or with one rate beside several."""
+    single = [name for name in ("name", "rate_percent") if rule.get(name) is not None]
+    if rule.get("rates") and single:
+        yield f"{key}.{single[0]}", rule[single[0]], "allowed: name and rate_percent, or rates, not both"
+    elif not rule.get("rates") and len(single) < 2:
+        missing = ({"name", "rate_percent"} - set(single)).pop() if single else "rates"
+        yield f"{key}.{missing}", "missing", "allowed: name and rate_percent, or rates"
+
+
 def _tax_faults(book: Mapping[str, Any]) -> Iterator[Found]:
     taxes = book.get("taxes")
     rules = [("tax", book.get("tax"))]
     rules += [(f"taxes.{code}", rule) for code, rule in (taxes.items() if isinstance(taxes, Mapping) else ())]
     for key, rule in rules:
-        if not isinstance(rule, Mapping):
-            continue
-        single = [name for name in ("name", "rate_percent") if rule.get(name) is not None]
-        if rule.get("rates") and single:
-            yield f"{key}.{single[0]}", rule[single[0]], "allowed: name and rate_percent, or rates, not both"
-        elif not rule.get("rates") and len(single) < 2:
-            missing = ({"name", "rate_percent"} - set(single)).pop() if single else "rates"
-            yield f"{key}.{missing}", "missing", "allowed: name and rate_percent, or rates"
+        if isinstance(rule, Mapping):
+            yield from tax_rule_faults(rule, key)
 
 
 def _unknown(key: str, name: Any, known: Collection[Any], what: str) -> Iterator[Found]:

@@ -43,6 +43,19 @@ def periodic_heads(
     ).select(pl.col(name).cast(kind) for name, kind in HEADS.items())  # fmt: skip
 
 
+def progressive_heads(heads: pl.DataFrame, issued: pl.DataFrame) -> pl.DataFrame:
+    """The heads of a run's invoices (columns `schemas.invoice.HEADS`) as those of progressive ones.
+
+    `issued` says how many a customer had in the period by now: columns customer, currency, invoices. Each one has an id
+    of its own, which is that of the next one as long as this one is not issued.
+    """
+    counted = heads.join(issued, on=["customer", "currency"], how="left", maintain_order="left")
+    ordinal = (pl.col("invoices").fill_null(0) + 1).cast(pl.String)
+    named = (pl.col("tenant"), "progressive", pl.col("customer"), pl.col("period"), pl.col("currency"), ordinal)
+    numbered = counted.with_columns(digests("invoice", *named).alias("id"), kind=pl.lit(InvoiceKind.PROGRESSIVE.value))
+    return numbered.select(pl.col(name).cast(kind) for name, kind in HEADS.items())
+
+
 def drafted(lines: pl.DataFrame, groups: pl.DataFrame, heads: pl.DataFrame) -> Drafts:
     """The drafts of documents: taxed lines (columns `schemas.invoice.TAXED`), TAX_GROUPS and HEADS.
 

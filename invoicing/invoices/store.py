@@ -41,7 +41,7 @@ def booked(
             max(CAST(l.tax_rule AS text)), max(l.revenue), max(l.service_start), max(l.service_end),
             sum(l.quantity), sum(l.amount), CAST(sum(l.amount_minor) AS bigint)
         FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
-        WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND l.kind <> 'manual'
+        WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND i.kind <> 'manual'
             AND i.state NOT IN ('draft', 'void')
             AND (CAST(:above AS text) IS NULL OR l.customer COLLATE "C" > :above)
             AND (CAST(:up_to AS text) IS NULL OR l.customer COLLATE "C" <= :up_to)
@@ -100,8 +100,7 @@ def drafts_of(connection: sa.Connection, tenant: str, ids: Sequence[str]) -> Dra
     connection.execute(sa.text(lock), {"tenant": tenant, "ids": list(ids)})
     where = "WHERE tenant = :tenant AND id = ANY (:ids) AND state = 'draft' ORDER BY array_position(:ids, id)"
     invoices = _read(connection, "invoices", INVOICES, where, tenant=tenant, ids=list(ids))
-    of_them = "WHERE invoice_id = ANY (:ids) ORDER BY array_position(:ids, invoice_id), position"
-    return Drafts(invoices, _read(connection, "invoice_lines", LINES, of_them, ids=invoices["id"].to_list()))
+    return Drafts(invoices, lines_of_all(connection, invoices["id"].to_list()))
 
 
 def change(connection: sa.Connection, invoices: pl.DataFrame, *, by: str, reason: str, at: datetime) -> None:
@@ -128,6 +127,15 @@ def issued_before_their_run(connection: sa.Connection, tenant: str, period: str)
                AND kind = 'periodic' AND state NOT IN ('draft', 'void')"""
     rows = connection.execute(sa.text(query), {"tenant": tenant, "period": period})
     schema = {"customer": pl.String, "currency": pl.String}
+    return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
+
+
+def progressive_so_far(connection: sa.Connection, tenant: str, period: str) -> pl.DataFrame:
+    """How many progressive invoices of a period there are, void ones too: columns customer, currency, invoices."""
+    query = """SELECT customer, currency, count(*) FROM invoices WHERE tenant = :tenant AND period = :period
+               AND kind = 'progressive' GROUP BY 1, 2"""
+    rows = connection.execute(sa.text(query), {"tenant": tenant, "period": period})
+    schema = {"customer": pl.String, "currency": pl.String, "invoices": pl.Int64}
     return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
 
 
@@ -168,6 +176,12 @@ def invoice(connection: sa.Connection, tenant: str, id_or_number: str) -> pl.Dat
 def lines_of(connection: sa.Connection, invoice_id: str) -> pl.DataFrame:
     """The lines of an invoice in order (columns `schemas.invoice.LINES`)."""
     return _read(connection, "invoice_lines", LINES, "WHERE invoice_id = :id ORDER BY position", id=invoice_id)
+
+
+def lines_of_all(connection: sa.Connection, invoice_ids: Sequence[str]) -> pl.DataFrame:
+    """The lines of invoices (columns `schemas.invoice.LINES`), in the order of the ids, each invoice's in theirs."""
+    where = "WHERE invoice_id = ANY (:ids) ORDER BY array_position(:ids, invoice_id), position"
+    return _read(connection, "invoice_lines", LINES, where, ids=list(invoice_ids))
 
 
 def _read(connection: sa.Connection, table: str, schema: Columns, where: str, **keys: Any) -> pl.DataFrame:

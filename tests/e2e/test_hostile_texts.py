@@ -55,6 +55,7 @@ NUMBERS = [
 JSON = {"Content-Type": "application/json"}
 QUERY = "/api/v1/meters/hostile/query"
 WEBHOOKS = "/api/v1/billing/webhooks"
+INVOICES = "/api/v1/billing/invoices"
 LEDGER = "/api/v1/billing/ledger"
 EXPLAIN = {"meter": "hostile", "from": "2013-01-01T00:00:00Z", "to": "2014-01-01T00:00:00Z"}
 PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -295,6 +296,46 @@ def test_documents_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
         refused(tenants.ask("POST", url, "acme", content=json.dumps({text: text}), headers=JSON))
         refused(tenants.ask("POST", url, "acme", content=json.dumps(text), headers=JSON))
     refused(tenants.ask("POST", url, "acme", content=b"[" * 100_000, headers=JSON))
+
+
+def test_invoices_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
+    """Every field of an invoice that somebody wrote; what may be any text comes back as it was, in its own draft."""
+    kept = []
+    line = {"description": "x", "amount": "1"}
+    head = {"reference": "one", "customer": "c", "currency": "EUR", "period": "2026-03", "lines": [line]}
+    for number, text in enumerate(dict.fromkeys(TEXTS + SHORT)):
+        free = {"reference": f"{number}{text}", "customer": f"{text}.", "name": f"{text}."}
+        written = {**head, **free, "lines": [{**line, "description": f"{text}."}]}
+        answer = tenants.ask("POST", INVOICES, "acme", content=json.dumps(written), headers=JSON)
+        if not refused(answer):
+            kept.append(text)
+            shown = answer.json()
+            assert answer.status_code == 201
+            assert (shown["customer"], shown["customer_name"]) == (free["customer"], free["name"])
+            assert shown["lines"][0]["description"] == f"{text}."
+            assert shown["lines"][0]["explanation"]["reference"] == free["reference"]
+    assert len(kept) > 0.7 * len(TEXTS)
+    for text in SHORT:
+        for field in (
+            {"currency": text},
+            {"period": text},
+            {"lines": text},
+            {"lines": [text]},
+            {text: text},
+            {"lines": []},
+        ):
+            refused(tenants.ask("POST", INVOICES, "acme", content=json.dumps({**head, **field}), headers=JSON))
+        for field in ({"quantity": text}, {"amount": text}, {"id": text}, {"tax_code": text}, {"tax": text}, {"revenue": text},
+                      {"service_start": text}, {"taxed": text}, {"tax": {"mode": text, "name": text, "rate_percent": text}}):  # fmt: skip
+            lines = [{**line, **field}]
+            refused(tenants.ask("POST", INVOICES, "acme", content=json.dumps({**head, "lines": lines}), headers=JSON))
+        for method in ("PUT", "DELETE"):
+            refused(tenants.ask(method, f"{INVOICES}/{escaped(text)}", "acme", content=json.dumps(head), headers=JSON))
+    for bad in (b"{", b"[]", b'{"lines": 1e999}', b'{"reference": NaN}', b"\xff", b"[" * 100_000, b""):
+        refused(tenants.ask("POST", INVOICES, "acme", content=bad, headers=JSON))
+    for amount in ("1e999", "1e30", "-0", "0.0000000000001", "NaN"):
+        content = json.dumps(head).replace('"1"', amount)
+        refused(tenants.ask("POST", INVOICES, "acme", content=content, headers=JSON))
 
 
 def test_meters_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:

@@ -16,6 +16,11 @@ from tests.e2e.conftest import Server, server_in
 
 CONTRACTS = "contracts: [{customer: acme-corp, name: Acme, subjects: [acme], plan: any, starts_on: 2026-01-01}]"
 WEBHOOKS = "/api/v1/billing/webhooks"
+INVOICES = "/api/v1/billing/invoices"
+INVOICE = {
+    "reference": "refused", "customer": "acme-corp", "currency": "EUR", "period": "2026-03",
+    "lines": [{"description": "x", "amount": "1.50"}],
+}  # fmt: skip
 NOBODYS = "http://127.0.0.1:9/"
 """Where nobody listens."""
 REJECTED = '{"specversion": "1.0", "id": "1"}\nno event at all\n'
@@ -190,6 +195,7 @@ def test_refusals_are_described(described: Described) -> None:
     bad = [{"specversion": "1.0", "id": "x"}]
     hook, once = described.filled(f"{WEBHOOKS}/{{id}}"), {"Idempotency-Key": "used"}
     assert ask("POST", f"{hook}/test", headers=once).status_code == 202
+    draft = ask("POST", INVOICES, json=INVOICE).headers["location"]
     for name, answer in [
         ("POST /api/v1/events", ask("POST", "/api/v1/events", json=bad)),
         ("POST /api/v1/events", ask("POST", "/api/v1/events", json=[])),
@@ -208,6 +214,12 @@ def test_refusals_are_described(described: Described) -> None:
         ("POST /api/v1/meters", ask("POST", "/api/v1/meters", json={"slug": "calls", "eventType": "x", "aggregation": "COUNT"})),
         ("PUT /api/v1/meters/{}", ask("PUT", "/api/v1/meters/none", json={})),
         ("DELETE /api/v1/meters/{}", ask("DELETE", "/api/v1/meters/none")),
+        (f"POST {INVOICES}", ask("POST", INVOICES, json={"reference": "r"})),
+        (f"POST {INVOICES}", ask("POST", INVOICES, json=INVOICE, headers={"If-Match": '"99"'})),
+        (f"POST {INVOICES}", ask("POST", INVOICES, json=INVOICE, headers=once)),
+        (f"PUT {INVOICES}/{{}}", ask("PUT", f"{INVOICES}/none", json=INVOICE)),
+        (f"PUT {INVOICES}/{{}}", ask("PUT", draft, json={**INVOICE, "reference": "other"})),
+        (f"DELETE {INVOICES}/{{}}", ask("DELETE", draft, headers={"If-Match": '"99"'})),
         ("POST /api/v1/billing/ledger/entries", ask("POST", "/api/v1/billing/ledger/entries", json={"documents": []})),
         ("GET /api/v1/billing/ledger/entries", ask("GET", "/api/v1/billing/ledger/entries?limit=-1")),
         ("GET /api/v1/billing/ledger/entries/{}", ask("GET", "/api/v1/billing/ledger/entries/none")),

@@ -31,6 +31,7 @@ JSON = {"Content-Type": "application/json"}
 LEDGER = "/api/v1/billing/ledger"
 METER, EVENTS = "/api/v1/meters/{meter}", "/api/v1/events"
 USAGE = "/api/v1/meters/bytes"
+INVOICES = "/api/v1/billing/invoices"
 WEBHOOKS, TOLD = "/api/v1/billing/webhooks", "/api/v1/billing/events"
 DELIVERY = f"{WEBHOOKS}/{{id}}/deliveries/{{event}}"
 
@@ -125,6 +126,16 @@ CASES: dict[str, list[Case]] = {
         Case(f"{LEDGER}/balances", {"params": {"by": "customer,dimension"}}, shows=True),
         Case(f"{LEDGER}/balances", {"params": {"tenant": "default"}}),
     ],
+    f"POST {INVOICES}": [
+        posted(
+            INVOICES,
+            {"reference": "shared", "customer": "x", "currency": "EUR", "period": "2026-03", "tenant": "default"},
+        ),
+    ],
+    f"PUT {INVOICES}/{{id}}": [
+        posted(f"{INVOICES}/{each}_INVOICE", {"reference": "shared"}) for each in ("OWN", "OTHERS")
+    ],
+    f"DELETE {INVOICES}/{{id}}": [Case(f"{INVOICES}/OTHERS_INVOICE")],
     "POST /api/v1/meters": [posted("/api/v1/meters", {"slug": "bytes"})],
     "PUT /api/v1/meters/{slug}": [posted("/api/v1/meters/nothing", {"name": "x"})],
     "DELETE /api/v1/meters/{slug}": [Case("/api/v1/meters/nothing")],
@@ -192,6 +203,21 @@ def webhooks(tenants: Tenants) -> dict[str, Webhook]:
     return {tenant: webhook_of(tenants, tenant) for tenant in MARKS}
 
 
+@pytest.fixture(scope="module")
+def invoices(tenants: Tenants) -> dict[str, str]:
+    """The id of a draft of each tenant, whose reference both have."""
+    made = {tenant: tenants.ask("POST", INVOICES, tenant, json=invoice_of(tenant)) for tenant in MARKS}
+    assert {each.status_code for each in made.values()} == {201}
+    return {tenant: each.json()["id"] for tenant, each in made.items()}
+
+
+def invoice_of(tenant: str) -> dict[str, Any]:
+    """What somebody wrote, with the tenant's mark in each field that may hold one."""
+    line = {"description": f"{MARKS[tenant]} line", "amount": VALUES[tenant]}
+    head = {"reference": "shared", "customer": "shared", "name": f"{MARKS[tenant]} customer", "currency": "EUR"}
+    return {**head, "period": "2026-03", "lines": [line]}
+
+
 def of_webhooks(path: str, own: Webhook, others: Webhook) -> str:
     """A case's path, with the tenant's own webhook or the other's."""
     return path.replace("OWN", own.id).replace("OTHERS", others.id).replace("THEIRS", others.event)
@@ -235,7 +261,9 @@ def everything(answer: httpx.Response) -> str:
     return f"{answer.status_code} {answer.headers.multi_items()} {answer.text}"
 
 
-def test_no_route_shows_a_tenant_anything_of_another(tenants: Tenants, webhooks: dict[str, Webhook]) -> None:
+def test_no_route_shows_a_tenant_anything_of_another(
+    tenants: Tenants, webhooks: dict[str, Webhook], invoices: dict[str, str]
+) -> None:
     """Texts and numbers: what is the other's is in no answer, while the tenant's own is in those that show usage."""
     assert {("GET", "/readyz"), ("HEAD", "/readyz")} == GATEWAY - SERVER, "a route of gateways alone is not tried here"
     assert {f"{method} {path}" for method, path in SERVER if method != "HEAD"} == CASES.keys()
@@ -244,7 +272,8 @@ def test_no_route_shows_a_tenant_anything_of_another(tenants: Tenants, webhooks:
         rule = RULES.get(f"{name.split(maxsplit=1)[0]} {path_of(Route(path, lambda _: None))}", UNLISTED)
         for case, tenant in itertools.product(CASES[name], MARKS):
             (other_tenant,) = MARKS.keys() - {tenant}
-            path = of_webhooks(case.path, webhooks[tenant], webhooks[other_tenant])
+            path = case.path.replace("OWN_INVOICE", invoices[tenant]).replace("OTHERS_INVOICE", invoices[other_tenant])
+            path = of_webhooks(path, webhooks[tenant], webhooks[other_tenant])
             answer = tenants.ask(method, path, tenant, **case.request)
             assert answer.status_code < 500, answer.text
             assert "OTHERS" not in case.path or answer.status_code == 404, (name, case)
@@ -324,7 +353,8 @@ def test_a_webhook_is_seen_and_changed_by_its_tenant_alone(tenants: Tenants, web
         sent = tenants.ask("GET", f"{WEBHOOKS}/{webhooks[tenant].id}/deliveries", tenant).json()["items"]
         told = tenants.ask("GET", TOLD, tenant).json()["items"]
         lasting = {name: shown[name] for name in ("id", "url", "description", "types", "state", "version", "createdAt")}
-        return lasting, [each["eventId"] for each in sent], [each["id"] for each in told]
+        tests = [[each for each in listed if each["type"] == "webhook.test"] for listed in (sent, told)]
+        return lasting, [each["eventId"] for each in tests[0]], [each["id"] for each in tests[1]]
 
     before = {tenant: known(tenant) for tenant in MARKS}
     for tenant, other in itertools.permutations(MARKS):
@@ -339,3 +369,16 @@ def test_a_webhook_is_seen_and_changed_by_its_tenant_alone(tenants: Tenants, web
                 answer = tenants.ask(name.split(maxsplit=1)[0], path, tenant, **case.request)
                 assert is_problem(answer, 404), (name, case, answer.text)
     assert {tenant: known(tenant) for tenant in MARKS} == before
+
+
+def test_an_invoice_is_changed_by_its_tenant_alone(tenants: Tenants, invoices: dict[str, str]) -> None:
+    """One reference is two invoices of two tenants; what the other asks for by its id is not there."""
+    assert len(set(invoices.values())) == 2
+    for tenant, other in itertools.permutations(MARKS):
+        path = f"{INVOICES}/{invoices[other]}"
+        assert is_problem(tenants.ask("PUT", path, tenant, json=invoice_of(tenant)), 404)
+        assert is_problem(tenants.ask("DELETE", path, tenant), 404)
+    for tenant, mark in MARKS.items():
+        same = tenants.ask("POST", INVOICES, tenant, json=invoice_of(tenant), headers={"If-Match": '"1"'})
+        assert (same.status_code, same.json()["version"], same.json()["tenant"]) == (200, 1, tenant)
+        assert mark in same.text

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from aggregation.event_filter import EventFilter, TimeFilter
 from aggregation.listing import LIST_MAX, EventsPageQuery, EventsQuery, RejectionsQuery
 from ingest.request import BATCH, EITHER, EVENTS_MAX, FAULTS_LISTED_MAX, SINGLE
+from invoicing.invoices.manual import LINES_MAX, Earns, ManualInvoice, ManualLine
 from meterline.access import OPEN, OPEN_ON_LOOPBACK, RULES, UNLISTED, path_of
 from meterline.idempotency import KEY_LENGTH_MAX
 from meterline.openapi import METHODS, document, operations_of
@@ -26,6 +27,7 @@ from meterline.webhooks_api import LIMIT_MAX
 from schemas.api_key import NewKey, Scope
 from schemas.delivery import OLD_SECRET_VALID, DeliveryState
 from schemas.domain_event import EventType
+from schemas.invoice import INVOICES, LINES, InvoiceKind, PaymentStatus, State
 from schemas.meter import DESCRIBING, Aggregation, Meter
 from schemas.outcomes import Reason
 from schemas.problem import PROBLEM_TYPE
@@ -159,6 +161,21 @@ def test_the_words_of_webhooks_are_those_of_the_models() -> None:
     assert (valid["default"], valid["maximum"]) == tuple(
         each.total_seconds() for each in (OLD_SECRET_VALID, OLD_SECRET_VALID_MAX)
     )
+
+
+def test_the_words_of_invoices_are_those_of_the_models() -> None:
+    """Keys that may be written, columns that are shown, choices and bounds."""
+    written = [(SCHEMAS["ManualInvoice"], ManualInvoice), (SCHEMAS["ManualLine"], ManualLine)]
+    for schema, model in written:
+        assert set(schema["properties"]) == set(model.model_fields)
+    assert SCHEMAS["ManualInvoice"]["properties"]["lines"]["maxItems"] == LINES_MAX
+    assert SCHEMAS["ManualLine"]["properties"]["revenue"]["enum"] == list(Earns)
+    shown = SCHEMAS["Invoice"]["properties"]
+    assert list(shown) == [*INVOICES, "lines"]
+    assert [shown[name]["enum"] for name in ("kind", "state", "payment_status")] == [
+        list(InvoiceKind), list(State), list(PaymentStatus),
+    ]  # fmt: skip
+    assert set(SCHEMAS["InvoiceLine"]["properties"]) == set(LINES) - {"tenant", "invoice_id", "customer"}
 
 
 def test_the_operations_and_their_parameters_are_the_command_lines() -> None:

@@ -122,3 +122,14 @@ def test_a_contract_without_a_party_has_the_digest_it_always_had() -> None:
     with_party = parse_contracts(f"contracts: [{plain}, party: {{country: US}}}}]", "contracts.yaml")
     assert with_party.digest != without.digest
     assert Contracts.from_canonical(with_party.canonical()) == with_party
+
+
+def test_a_contract_has_thresholds_of_its_own_or_none() -> None:
+    """Numbers in its currency, ascending; without any, nothing is billed before the period's end."""
+    united = UNITED.removesuffix("}")
+    never = parse_contracts(f"contracts: [{united}, progressive_billing: {{}}}}]", "c").contracts[0].progressive_billing
+    assert never is not None
+    assert (never.thresholds, never.then_every) == ((), None)
+    assert faults(f"contracts: [{united}, progressive_billing: {{thresholds: [{{USD: 2}}, 5, 5]}}}}]") == [
+        "contracts[0].progressive_billing.thresholds[0]", "contracts[0].progressive_billing.thresholds[2]",
+    ]  # fmt: skip

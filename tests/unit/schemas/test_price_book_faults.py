@@ -156,3 +156,24 @@ def test_a_book_in_one_currency_keeps_the_digest_of_the_whole() -> None:
     book = parse_price_book(BOOK, "book.yaml", METERS)
     assert book.in_currency("EUR").digest == book.digest
     assert book.in_currency("EUR").canonical() != book.canonical()
+
+
+def test_thresholds_of_progressive_billing_ascend() -> None:
+    """In every currency, from above 0; a plan that names the key says when to bill, a contract may say never."""
+
+    def told(billing: str) -> dict[str, str]:
+        found = faults(BOOK.replace("    trial_days: 14", f"    trial_days: 14\n    progressive_billing: {billing}"))
+        return {key.partition("progressive_billing")[2]: value for key, value in found.items()}
+
+    assert told("{thresholds: [{USD: 2, EUR: 2}, {USD: 5, EUR: 2}, 6, {USD: 0, EUR: 9}], then_every: {USD: 0, EUR: 1}}") == {
+        ".thresholds[1]": "allowed: more than 2; thresholds ascend",
+        ".thresholds[2]": "allowed: a price in EUR too, such as {USD: 6, ...}",
+        ".thresholds[3]": "allowed: more than 5; thresholds ascend",
+        ".then_every": "allowed: more than 0",
+    }  # fmt: skip
+    assert told("{}") == {"": "allowed: thresholds, then_every, or both"}
+    assert set(told("{thresholds: [1e3, -1], recurring: 5}")) >= {".thresholds[0]", ".thresholds[1]", ".recurring"}
+    legal = BOOK.replace("    trial_days: 14", "    progressive_billing: {thresholds: [{USD: 2, EUR: 3}], then_every: {USD: 1, EUR: 1}}")  # fmt: skip
+    billing = parse_price_book(legal, "book.yaml", METERS).in_currency("EUR").plans[1].progressive_billing
+    assert billing is not None
+    assert (billing.thresholds, billing.then_every) == ((3,), 1)
