@@ -28,6 +28,7 @@ POSTED: Columns = {
 }
 """Columns of what was posted on an account."""
 
+OtherContentError = store.OtherContentError
 _COPY_ROWS = 50_000
 
 
