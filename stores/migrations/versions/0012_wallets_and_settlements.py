@@ -80,7 +80,7 @@ CREATE TABLE settlements (
     output_digest text NOT NULL,
     settled_on date NOT NULL,
     reconciled_at timestamptz NOT NULL,
-    UNIQUE (tenant, payout, output_digest)
+    UNIQUE (tenant, payout, ordinal)
 );
 CREATE TABLE settlement_matches (
     settlement_id text COLLATE "C" NOT NULL REFERENCES settlements,
