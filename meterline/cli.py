@@ -16,6 +16,7 @@ from meterline.embedded import InUseError, embedded, server_of
 from meterline.key_commands import key_commands, listening_options
 from meterline.operations import outputs_of
 from meterline.output import Failure, Output, decode
+from meterline.revenue_commands import add_revenue_commands
 from meterline.server import Listening
 from meterline.server import serve as run_server
 from meterline.system import connected
@@ -308,3 +309,6 @@ def _remote(url: str, key: str | None, operation: str, parameters: dict[str, Any
         yield Failure(
             message=f"the server at {url} did not finish the request: {error}; look at its log, then try again"
         )
+
+
+add_revenue_commands(cli, ledger, run, _text, data_option)

@@ -25,6 +25,7 @@ from meterline.billing import bill
 from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
+from meterline.revenue import OPERATIONS as REVENUE_OPERATIONS
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import balance_table, invoice_table, meter_table
@@ -166,7 +167,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     for operation in (
         import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
-        create_key, list_keys, revoke_key, limit_tenant,
+        create_key, list_keys, revoke_key, limit_tenant, *REVENUE_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}

@@ -53,6 +53,24 @@ def average(total: pl.Expr, count: pl.Expr) -> pl.Expr:
     return (billionths.sign() * rounded).cast(pl.Decimal(38, 0)) * pl.lit(Decimal("0.000000001"), QUANTITY)
 
 
+def minor_of(amount: str, currency: str) -> int:
+    """An amount in units of a currency as a whole number of minor units. Raises ValueError for one that is none.
+
+    >>> minor_of("12.5", "USD"), minor_of("-7", "JPY")
+    (1250, -7)
+    """
+    units = MINOR_UNITS.get(currency)
+    if units is None:
+        raise ValueError(f"currency {currency!r}; allowed: one of {', '.join(MINOR_UNITS)}")
+    try:
+        scaled = Decimal(amount).scaleb(units)
+    except ArithmeticError:
+        raise ValueError(f"amount {amount!r}; allowed: a number such as 12.50") from None
+    if not scaled.is_finite() or scaled != int(scaled) or abs(scaled) >= 2**63:
+        raise ValueError(f"amount {amount}; allowed: at most {units} decimals of {currency}, and 64 bits")
+    return int(scaled)
+
+
 def major(minor: int, minor_units: int) -> Decimal:
     """A whole number of minor units as a decimal amount of the currency.
 
