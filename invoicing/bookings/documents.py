@@ -81,14 +81,16 @@ def entries_of(documents: pl.DataFrame, amounts: pl.DataFrame, *, booked_at: dat
     rows = [(code, place, *leg) for code, legs in LEGS.items() for place, leg in enumerate(legs)]
     legs = pl.DataFrame(rows, schema=["template", "leg", "account", "amount", "side"], orient="row")
     owners = known.select("document", "template", "customer", pl.col("id").alias("entry_id"))
+    since = pl.when(pl.col("document").ne_missing(pl.col("document").shift())).then("at").forward_fill()
     postings = (
         amounts.filter(pl.col("amount_minor") != 0)
         .join(owners, on="document", maintain_order="left")
         .join(legs, on=["template", "amount"], maintain_order="left")
         .sort("document", "leg", maintain_order=True)
+        .with_row_index("at")
         .with_columns(
             pl.col("amount_minor") * pl.col("side"),
-            (pl.int_range(pl.len()) - pl.int_range(pl.len()).first().over("document") + 1).alias("position"),
+            (pl.col("at") - since + 1).alias("position"),
         )
     )
     sums = (

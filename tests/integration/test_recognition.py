@@ -68,6 +68,7 @@ def test_a_line_is_recognised_month_by_month_and_once(database: sa.Engine) -> No
         #   Jun 16.00   Jul 31.00   Aug 31.00 | Sep 30.00   Oct 12.00      even: 2.50 a month until September
         first = store.recognise(connection, "default", date(2026, 8, 31), booked_at=NOW)
         assert (first.rows, first.unearned_minor) == (6, {"USD": 4_200 + 250})
+        assert connection.exec_driver_sql("SELECT DISTINCT position FROM postings ORDER BY 1").scalars().all() == [1, 2]
         holds(connection)
         again = store.recognise(connection, "default", date(2026, 9, 29), booked_at=NOW)
         assert (again.rows, again.unearned_minor) == (0, first.unearned_minor)
@@ -185,6 +186,7 @@ def test_the_database_refuses_a_schedule_that_does_not_add_up_or_rewrites_the_pa
         (["UPDATE recognition_schedules SET amount_minor = 1"], "a schedule never changes; add a version"),
         (["INSERT INTO recognition_rows SELECT 'n', 'default', id, 9, '2027-01-01', 5 FROM recognition_schedules"],
          "takes no more months"),
+        ([ROW.format(id="nobody", month="2026-06-01", minor=9)], "takes no more months, and none that is not"),
     ]:  # fmt: skip
         with pytest.raises(sa.exc.DBAPIError, match=message):
             attempt(database, statements)
