@@ -83,14 +83,22 @@ CREATE FUNCTION check_schedules() RETURNS trigger LANGUAGE plpgsql SET search_pa
 DECLARE
     wrong text;
 BEGIN
-    SELECT format('the months of line %s add up to %s, its schedule is %s', s.line_id, coalesce(sum(f.amount_minor), 0),
+    -- A first version has all its months, and no others' months are in force: nearly all schedules are one.
+    SELECT format('the months of line %s add up to %s, its schedule is %s', s.line_id, coalesce(sum(r.amount_minor), 0),
         s.amount_minor) INTO wrong
-    FROM recognition_schedules s
-    LEFT JOIN recognition_in_force f ON f.tenant = s.tenant AND f.line_id = s.line_id
-    WHERE s.id = ANY (NEW.schedule_ids) AND NOT EXISTS (
-        SELECT FROM recognition_schedules later
-        WHERE later.tenant = s.tenant AND later.line_id = s.line_id AND later.version > s.version)
-    GROUP BY s.id HAVING coalesce(sum(f.amount_minor), 0) <> s.amount_minor LIMIT 1;
+    FROM recognition_schedules s LEFT JOIN recognition_rows r ON r.schedule_id = s.id
+    WHERE s.id = ANY (NEW.schedule_ids) AND s.version = 1
+    GROUP BY s.id HAVING coalesce(sum(r.amount_minor), 0) <> s.amount_minor LIMIT 1;
+    IF wrong IS NULL THEN
+        SELECT format('the months of line %s add up to %s, its schedule is %s', s.line_id,
+            coalesce(sum(f.amount_minor), 0), s.amount_minor) INTO wrong
+        FROM recognition_schedules s
+        LEFT JOIN recognition_in_force f ON f.tenant = s.tenant AND f.line_id = s.line_id
+        WHERE s.id = ANY (NEW.schedule_ids) AND s.version > 1 AND NOT EXISTS (
+            SELECT FROM recognition_schedules later
+            WHERE later.tenant = s.tenant AND later.line_id = s.line_id AND later.version > s.version)
+        GROUP BY s.id HAVING coalesce(sum(f.amount_minor), 0) <> s.amount_minor LIMIT 1;
+    END IF;
     IF wrong IS NULL THEN
         SELECT format('month %s of line %s was recognised; a change rewrites the months behind it', r.month, s.line_id)
         INTO wrong
