@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-gateway bench-query bench-soak bench-stream bench-worker lock clean
+.PHONY: help setup demo test check bench bench-gateway bench-ledger bench-outbox bench-query bench-soak bench-stream bench-worker lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ bench-gateway: setup ## the HTTP gateway beside a plain FastAPI route, over one 
 
 bench-query: setup ## a subject's month by the hour, over 10 million rollups and from raw events, through HTTP
 	@$(BIN)/python -m benchmarks.query
+
+bench-outbox: setup ## events into the outbox, and webhooks out of it to receivers on this machine
+	@$(BIN)/python -m benchmarks.outbox
+
+bench-ledger: setup ## postings a second with all rules and the chain, and how fast the ledger is verified
+	@$(BIN)/python -m benchmarks.ledger
 
 bench-soak: setup ## ten minutes of steady load: memory, latencies, and every event counted; Java 17 and Maven needed
 	@$(BIN)/python -m benchmarks.soak

@@ -4,7 +4,7 @@ Owns that both ways give the same number: an event's line is decoded and folded 
 counts only where the configuration in force at its place in the log had the meter, as it did for the rollups.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -17,6 +17,7 @@ from aggregation.batch import ConfigVersions
 from aggregation.decode import Lines, decode
 from aggregation.fold import window_usage
 from aggregation.plan import (
+    GROUPS_MAX,
     MEASURES,
     MICROS,
     STRETCHES,
@@ -41,6 +42,7 @@ Read = Callable[[Statement], pl.DataFrame]
 """Runs a statement."""
 
 WINDOWS_MAX = 1_000_000
+ROWS_MAX = 100_000
 _EARLIEST_US, _LATEST_US = -86_400 * 365 * 45 * MICROS, 86_400 * 365 * 230 * MICROS  # that ClickHouse can hold
 
 _LATEST = pl.col("latest").list.first().struct
@@ -59,16 +61,18 @@ _TOGETHER = {
 class Answer:
     """The rows of a query, by window and then by group.
 
-    Columns window_start and window_end (seconds since 1970), subject if asked for, `dimension NAME` for each dimension
-    that the query is split by, and value (Decimal(38, 9)).
+    Columns window_start and window_end (seconds since 1970), subject and customer (null: nobody's) if asked for,
+    `dimension NAME` for each dimension that the query is split by, and value (Decimal(38, 9)).
     """
 
     rows: pl.DataFrame
     scope: Scope
 
 
-def answer(scope: Scope, read: Read, versions: ConfigVersions, *, all_from_events: bool = False) -> Answer:
-    """Answer a query. Raises InvalidQueryError when it asks for too many windows.
+def answer(
+    scope: Scope, read: Read, versions: ConfigVersions, *, all_from_events: bool = False, rows_max: int = ROWS_MAX
+) -> Answer:
+    """Answer a query. Raises InvalidQueryError when it asks for too many windows, or the answer has too many rows.
 
     1. The range: as asked for, or as far as there is usage. 2. The plan. 3. Rollups. 4. Events at the edges.
     5. Filters, on the rows of both. 6. One row a group.
@@ -92,22 +96,49 @@ def answer(scope: Scope, read: Read, versions: ConfigVersions, *, all_from_event
         windows = boundaries(start_us // MICROS, -(-end_us // MICROS), query.window_size, query.zone)
     # 2. plan
     planned = plan(start_us, end_us, windows, all_from_events=all_from_events)
-    parts = [_no_rows(scope, measures)]
-    # 3. rollups
-    if planned.from_rollups:
-        parts.append(_windowed(_named(read(rollups_statement(scope, planned, measures)), scope), windows))
-    # 4. events
-    parts += _from_events(scope, planned, read, versions)
-    schema = parts[0].schema
-    rows = pl.concat([part.select(pl.col(name).cast(kind) for name, kind in schema.items()) for part in parts])
-    # 5. filters
-    for name, passing in query.filters.items():
-        values = rows[f"dimension {name}"].unique()
-        rows = rows.filter(pl.col(f"dimension {name}").is_in([each for each in values if passing.passes(each)]))
+    # 3., 4. and 5.
+    rows = _passing(scope, planned, read, versions)
     # 6. groups
     if windows is None:
         windows = _bounds(scope, (start_us, end_us), read, versions)
-    return _finished(scope, rows, windows)
+    finished = _finished(scope, rows, windows)
+    if len(finished.rows) > rows_max:
+        raise _too_many(rows_max)
+    return finished
+
+
+def _passing(scope: Scope, planned: Plan, read: Read, versions: ConfigVersions) -> pl.DataFrame:
+    """The rows of a plan that pass the query's filters, some of them of the same group."""
+    measures = MEASURES[scope.meter.aggregation]
+    rows = _no_rows(scope, measures)
+    # 3. rollups
+    if planned.from_rollups:
+        rows = _added(rows, rows_from_rollups(scope, planned, read), measures)
+    # 4. events
+    for part in rows_from_events(scope, planned, read, versions):
+        rows = _added(rows, part, measures)
+    # 5. filters
+    for name, passing in scope.query.filters.items():
+        values = rows[f"dimension {name}"].unique()
+        rows = rows.filter(pl.col(f"dimension {name}").is_in([each for each in values if passing.passes(each)]))
+    return rows
+
+
+def _added(rows: pl.DataFrame, part: pl.DataFrame, measures: tuple[str, ...]) -> pl.DataFrame:
+    """Rows and more of them. Those of a group are put together as soon as there are too many."""
+    cast = part.select(pl.col(name).cast(kind) for name, kind in rows.schema.items())
+    together = pl.concat([rows, cast])
+    if len(together) > GROUPS_MAX:
+        keys = [name for name in rows.columns if name not in measures]
+        together = together.group_by(keys).agg(_TOGETHER[name] for name in measures).select(rows.columns)
+        if len(together) > GROUPS_MAX:
+            raise _too_many(GROUPS_MAX)
+    return together
+
+
+def _too_many(rows: int) -> InvalidQueryError:
+    narrower = "a shorter range, larger windows, fewer dimensions in groupBy, or some subjects only"
+    return InvalidQueryError(f"the answer would have more than {rows} rows; allowed: {narrower}")
 
 
 def usage_span(query: UsageQuery) -> tuple[int, int]:
@@ -149,21 +180,31 @@ def counted_events(
     return pl.concat(decoded) if decoded else pl.DataFrame()
 
 
-def _from_events(scope: Scope, planned: Plan, read: Read, versions: ConfigVersions) -> list[pl.DataFrame]:
-    """The rows that the events of a plan's spans make, several a group."""
+def events_of(scope: Scope, planned: Plan, read: Read, versions: ConfigVersions) -> Iterator[pl.DataFrame]:
+    """The counted events of a plan's spans, decoded, some at a time, in the order of days."""
     if not planned.spans:
-        return []
+        return
     days = read(days_statement(scope, planned.spans)).rows()
     stretches = read(STRETCHES) if days else pl.DataFrame()
-    parts = []
     for spans in pieces(planned.spans, days):
         events = read(events_statement(scope, spans))
         decoded = counted_events(scope, events, stretches, versions) if len(events) else events
         if len(decoded):
-            seconds = decoded["time"].dt.epoch("s")
-            starts = pl.Series("window_start", _window_of(seconds, planned.windows))
-            parts.append(window_usage(decoded.with_columns(starts), scope.meter))
-    return parts
+            yield decoded
+
+
+def rows_from_events(scope: Scope, planned: Plan, read: Read, versions: ConfigVersions) -> Iterator[pl.DataFrame]:
+    """The rows that the events of a plan's spans make, several a group."""
+    for decoded in events_of(scope, planned, read, versions):
+        seconds = decoded["time"].dt.epoch("s")
+        starts = pl.Series("window_start", _window_of(seconds, planned.windows))
+        yield window_usage(decoded.with_columns(starts), scope.meter)
+
+
+def rows_from_rollups(scope: Scope, planned: Plan, read: Read, groups_max: int | None = GROUPS_MAX) -> pl.DataFrame:
+    """The rows that the rollups of a plan make, several a group."""
+    found = read(rollups_statement(scope, planned, MEASURES[scope.meter.aggregation], groups_max))
+    return _windowed(_named(found, scope), planned.windows)
 
 
 def _windowed(rows: pl.DataFrame, windows: Instants | None) -> pl.DataFrame:
@@ -183,7 +224,7 @@ def _named(rows: pl.DataFrame, scope: Scope) -> pl.DataFrame:
 
 def _no_rows(scope: Scope, measures: tuple[str, ...]) -> pl.DataFrame:
     kinds: dict[str, Any] = {"count": pl.UInt64, "uniques": pl.List(pl.String), "latest": LATEST}
-    keys: dict[str, Any] = {"subject": pl.String} if scope.query.by_subject else {}
+    keys: dict[str, Any] = {"subject": pl.String} if scope.by_subject else {}
     keys |= {f"dimension {name}": pl.String for name in scope.dimensions}
     return pl.DataFrame(
         schema={"window_start": pl.Int64, **keys, **{name: kinds.get(name, QUANTITY) for name in measures}}
@@ -196,7 +237,13 @@ def _finished(scope: Scope, rows: pl.DataFrame, windows: Instants) -> Answer:
     A query without windows has one, and its rows' window_start is 0.
     """
     query, kind = scope.query, scope.meter.aggregation
-    keys = [*(["subject"] if query.by_subject else []), *(f"dimension {name}" for name in query.dimensions)]
+    if query.by_customer:
+        payers = {subject: customer for customer, subjects in scope.customers.items() for subject in subjects}
+        rows = rows.with_columns(
+            customer=pl.col("subject").replace_strict(payers, default=None, return_dtype=pl.String)
+        )
+    whose = {"subject": query.by_subject, "customer": query.by_customer}
+    keys = [*(name for name, asked in whose.items() if asked), *(f"dimension {name}" for name in query.dimensions)]
     groups = rows.group_by("window_start", *keys).agg(_TOGETHER[name] for name in MEASURES[kind])
     counts = kind in {Aggregation.COUNT, Aggregation.UNIQUE_COUNT}
     if counts and groups.is_empty() and not keys and not query.window_size:

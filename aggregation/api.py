@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 import polars as pl
+import sqlalchemy as sa
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,21 +26,46 @@ from starlette.routing import Route
 
 from aggregation.answer import Read, answer, usage_span
 from aggregation.batch import ConfigVersions
-from aggregation.listing import PAGE_MAX, counts_statement, events_query, list_statement, listed, open_metrics, page
-from aggregation.plan import Scope, Statement
+from aggregation.explain import PAGE_MAX, page
+from aggregation.listing import (
+    EventsPageQuery,
+    EventsQuery,
+    RejectionsQuery,
+    counts_statement,
+    list_query,
+    list_statement,
+    listed,
+    open_metrics,
+    page_statement,
+    paged,
+    rejected,
+    rejections_statement,
+    subjects_of,
+)
+from aggregation.parameters import from_body, from_url, range_of, whole
+from aggregation.plan import GROUPS_MAX, Scope, Statement
 from aggregation.present import csv_body, json_body, meter_body, meter_id
 from aggregation.recount import Backfill
+from schemas.api_key import Access
+from schemas.api_key import Scope as KeyScope
 from schemas.event import number_text
-from schemas.log import DEFAULT_TENANT
 from schemas.meter import Meter
 from schemas.problem import PROBLEM_TYPE, ProblemError, problem
+from schemas.tenant import DEFAULT_TENANT
 from schemas.usage_query import InvalidQueryError, UnknownCustomerError, usage_query
 from stores.clickhouse import Clients, EngineAwayError, query
+from stores.log import Log
+
+Customers = Mapping[str, tuple[str, ...]]
+"""The subjects of each customer."""
+Replays = Mapping[str, datetime]
+"""When rejections were put into the log again, by position."""
 
 QUERIES_MAX = 4
 BODY_BYTES_MAX = 1 << 20
 LISTED_DAYS_MAX = 32
 VALUES_DAYS = 1
+RETRY_AFTER_S = 1
 
 logger = logging.getLogger(__name__)
 
@@ -62,25 +88,37 @@ class Asked:
         """Whose data it is about."""
         return tenant_of(self.request)
 
+    @property
+    def of_who_runs_it(self) -> bool:
+        """Whether whoever asks may see what is no tenant's."""
+        access: Access | None = getattr(self.request.state, "access", None)
+        return access is not None and access.tenant == DEFAULT_TENANT and KeyScope.ADMIN in access.scopes
+
     def parameters(self) -> dict[str, Any]:
         """The parameters, from the URL or from a JSON body."""
-        return _from_body(self.body) if self.request.method == "POST" else _from_url(self.request)
+        return from_body(self.body) if self.request.method == "POST" else from_url(self.request.query_params)
 
 
 class UsageApi:
-    """The routes over a pool of clients, the log's meters, its versions of the configuration, and its backfills."""
+    """The routes over a pool of clients and the log with its meters.
+
+    What stands elsewhere is asked for: what was filled later, a tenant's customers, and which rejections were replayed.
+    """
 
     def __init__(
         self,
         clients: Clients,
-        meters: Callable[[], tuple[Meter, ...]],
-        versions: ConfigVersions,
+        log: Log,
         backfills: Callable[[], Sequence[Backfill]],
+        customers: Callable[[str], Customers],
+        replays: Callable[[Sequence[str]], Replays],
     ) -> None:
         self._clients = clients
-        self._meters = meters
-        self._versions = versions
+        self._log = log
+        self._versions: ConfigVersions = log.config
         self._backfills = backfills
+        self._customers = customers
+        self._replays = replays
         self._threads = ThreadPoolExecutor(max_workers=QUERIES_MAX, thread_name_prefix="query")
 
     def routes(self) -> list[Route]:
@@ -93,6 +131,8 @@ class UsageApi:
             self._route(meter, self._meter, ["GET"]),
             self._route("/api/v1/meters", self._list_meters, ["GET"]),
             self._route("/api/v1/events", self._list_events, ["GET"]),
+            self._route("/api/v2/events", self._page_events, ["GET"]),
+            self._route("/api/v1/events/rejected", self._page_rejections, ["GET"]),
             self._route("/api/v1/debug/metrics", self._debug_metrics, ["GET"]),
             self._route("/api/v1/usage/explain", self._explain, ["GET"]),
         ]
@@ -126,8 +166,8 @@ class UsageApi:
             return problem_response(ProblemError(HTTPStatus.BAD_REQUEST, str(invalid)))
         except UnknownCustomerError as unknown:
             return problem_response(ProblemError(HTTPStatus.NOT_FOUND, str(unknown)))
-        except EngineAwayError:
-            logger.warning("a query found no engine: %s", request.url.path, exc_info=True)
+        except (EngineAwayError, sa.exc.OperationalError) as error:
+            logger.warning("a query found no engine, or no PostgreSQL: %s: %s", request.url.path, type(error).__name__)
             away = "the stored usage is away; try again"
             return problem_response(ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, away))
         except Exception:
@@ -152,40 +192,67 @@ class UsageApi:
     def _scope(self, asked: Asked, parameters: dict[str, Any]) -> Scope:
         meter = self._meter_of(asked.request.path_params["meter"])
         usage = usage_query(parameters)
-        usage.check(meter)
-        return Scope(asked.tenant, meter, usage, self._filled(meter))
+        customers = self._customers(asked.tenant) if usage.by_customer else {}
+        usage.check(meter, customers)
+        return Scope(asked.tenant, meter, usage, self._filled(meter), customers)
 
     def _meter_of(self, name: str) -> Meter:
-        for meter in self._meters():
-            if name in {meter.slug, meter_id(meter.slug)}:
-                return meter
+        by_slug = {meter.slug: meter for meter in self._log.meters()}
+        if name in by_slug:
+            return by_slug[name]
+        for slug, times in self._log.meter_times().items():
+            if name == meter_id(slug, times.created_at) and slug in by_slug:
+                return by_slug[slug]
         raise ProblemError(HTTPStatus.NOT_FOUND, f"meter not found: {name}")
 
     def _list_meters(self, _: Asked) -> Response:
-        return _json([meter_body(meter) for meter in self._meters()])
+        meters = self._log.meters()
+        times = self._log.meter_times()  # after them, so that each has its times
+        return _json([meter_body(meter, times[meter.slug]) for meter in meters])
 
     def _meter(self, asked: Asked) -> Response:
-        return _json(meter_body(self._meter_of(asked.request.path_params["meter"])))
+        meter = self._meter_of(asked.request.path_params["meter"])
+        return _json(meter_body(meter, self._log.meter_times()[meter.slug]))
 
     def _subjects(self, asked: Asked) -> Response:
-        return self._groups(asked, {**_range_of(asked), "groupBy": ["subject"]}, "subject")
+        return self._groups(asked, {**range_of(asked.request.query_params), "groupBy": ["subject"]}, "subject")
 
     def _values(self, asked: Asked) -> Response:
         key = asked.request.path_params["key"]
         since = {"from": _now() - timedelta(days=VALUES_DAYS)}
-        return self._groups(asked, {**since, **_range_of(asked), "groupBy": [key]}, f"dimension {key}")
+        return self._groups(
+            asked, {**since, **range_of(asked.request.query_params), "groupBy": [key]}, f"dimension {key}"
+        )
 
     def _groups(self, asked: Asked, parameters: dict[str, Any], column: str) -> Response:
-        rows = answer(self._scope(asked, parameters), asked.read, self._versions).rows
+        rows = answer(self._scope(asked, parameters), asked.read, self._versions, rows_max=GROUPS_MAX).rows
         return _json(rows[column].unique().sort().to_list() if column in rows.columns else [])
 
     def _list_events(self, asked: Asked) -> Response:
-        events = events_query(_from_url(asked.request))
+        events = list_query(EventsQuery, from_url(asked.request.query_params, ("customerId",)))
+        customers = self._customers(asked.tenant)
+        subjects = subjects_of(customers, events.customer_id or None)
         oldest = _now() - timedelta(days=LISTED_DAYS_MAX)
         if events.start and events.start < oldest:
             raise InvalidQueryError(f"from: allowed: no more than {LISTED_DAYS_MAX} days ago")
         bounded = events.model_copy(update={"start": events.start or oldest})
-        return _json(listed(asked.read(list_statement(asked.tenant, bounded))))
+        return _json(listed(asked.read(list_statement(asked.tenant, bounded, subjects)), customers))
+
+    def _page_events(self, asked: Asked) -> Response:
+        wanted = list_query(EventsPageQuery, from_url(asked.request.query_params, ()))
+        customers, exact = self._customers(asked.tenant), wanted.filter.customer_id
+        subjects = subjects_of(customers, exact.in_ if exact else None)
+        rows = asked.read(page_statement(asked.tenant, wanted, subjects))
+        return _json(paged(rows, wanted.limit, lambda page: listed(page, customers)))
+
+    def _page_rejections(self, asked: Asked) -> Response:
+        wanted = list_query(RejectionsQuery, from_url(asked.request.query_params, ()))
+        if wanted.of_nobody and not asked.of_who_runs_it:
+            allowed = f"ofNobody is for keys of the tenant {DEFAULT_TENANT} with the scope {KeyScope.ADMIN}"
+            raise ProblemError(HTTPStatus.FORBIDDEN, allowed)
+        rows = asked.read(rejections_statement(asked.tenant, wanted))
+        replays = self._replays(rows["position"].to_list())
+        return _json(paged(rows, wanted.limit, lambda page: rejected(page, replays)))
 
     def _debug_metrics(self, asked: Asked) -> Response:
         midnight = _now().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -195,10 +262,10 @@ class UsageApi:
         """The number of a meter over a range, and the events behind it, a page at a time."""
         given = asked.request.query_params
         meter = self._meter_of(given.get("meter", ""))
-        usage = usage_query({key: value for key, value in _from_url(asked.request).items() if key in _EXPLAINED})
+        usage = usage_query({key: value for key, value in from_url(given).items() if key in _EXPLAINED})
         if usage.start is None or usage.end is None:
             raise InvalidQueryError("allowed: an explanation needs meter, from and to")
-        limit, late_since = _whole(given, "limit", PAGE_MAX, PAGE_MAX), _whole(given, "lateSince", None, 1 << 32)
+        limit, late_since = whole(given, "limit", PAGE_MAX, PAGE_MAX), whole(given, "lateSince", None, 1 << 32)
         scope = Scope(asked.tenant, meter, usage, self._filled(meter))
         found = page(
             scope, usage_span(usage), late_since, given.get("cursor", ""), limit or PAGE_MAX, asked.read, self._versions
@@ -229,7 +296,10 @@ async def http_problem(_: Request, error: Exception) -> Response:
 def problem_response(refused: ProblemError, headers: Mapping[str, str] | None = None) -> Response:
     """A refusal as application/problem+json."""
     body = problem(refused.status, refused.detail, f"urn:request:{uuid.uuid4().hex}")
-    return Response(orjson.dumps(body), status_code=refused.status, media_type=PROBLEM_TYPE, headers=headers)
+    again = {"Retry-After": str(RETRY_AFTER_S)} if refused.status is HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return Response(
+        orjson.dumps(body), status_code=refused.status, media_type=PROBLEM_TYPE, headers={**again, **(headers or {})}
+    )
 
 
 @contextmanager
@@ -241,49 +311,6 @@ def _reading(clients: Clients) -> Iterator[Read]:
             return query(client(), statement.sql, **statement.bound)
 
         yield read
-
-
-def _from_url(request: Request) -> dict[str, Any]:
-    given = request.query_params
-    lists = {"subject", "groupBy", "filterCustomerId"}
-    listing = request.url.path.endswith("/events")
-    found: dict[str, Any] = {
-        key: given.getlist(key) if key in lists and not listing else value for key, value in given.items()
-    }
-    filters = {key[14:-1]: given.getlist(key) for key in given if key.startswith("filterGroupBy[") and key[-1] == "]"}
-    if filters:
-        found["filterGroupBy"] = filters
-    if "advancedMeterGroupByFilters" in found:
-        found["advancedMeterGroupByFilters"] = _parsed(found["advancedMeterGroupByFilters"].encode())
-    return found
-
-
-def _from_body(body: bytes) -> dict[str, Any]:
-    parsed = _parsed(body) if body else {}
-    if not isinstance(parsed, dict):
-        raise InvalidQueryError("allowed: a JSON object")
-    return {key: value for key, value in parsed.items() if value is not None}
-
-
-def _parsed(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidQueryError(f"not JSON: {error}") from None
-
-
-def _range_of(asked: Asked) -> dict[str, str]:
-    given = asked.request.query_params
-    return {key: given[key] for key in ("from", "to") if key in given}
-
-
-def _whole(given: Any, name: str, default: int | None, most: int) -> int | None:
-    text = given.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdecimal() or int(text) > most:
-        raise InvalidQueryError(f"{name}: {text}; allowed: a whole number up to {most}")
-    return int(text)
 
 
 def _now() -> datetime:

@@ -21,6 +21,7 @@ from typing import Any
 
 import faust
 from aiohttp import web
+from faust.tables import TableManager
 from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -68,6 +69,7 @@ def worker_app(servers: Servers, *, name: str | None = None, port: int = 6066) -
         f"meterline.{servers.topic}",
         broker=f"kafka://{servers.kafka}",
         store="memory://",
+        TableManager=_NoTables,
         datadir=str(Path(gettempdir()) / "meterline"),  # Faust makes one, and nothing stands in it
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -90,6 +92,15 @@ def worker_app(servers: Servers, *, name: str | None = None, port: int = 6066) -
     app.transport = BatchTransport(app.conf.broker, app)
     _Worker(app, servers)
     return app
+
+
+class _NoTables(TableManager):  # type: ignore[misc]
+    """Faust's tables, of which we have none. Faust waits a second of each start for those that are declared late."""
+
+    async def on_start(self) -> None:
+        """Go on at once."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class _Worker:

@@ -16,8 +16,9 @@ import pyarrow as pa
 from aggregation.instants import instants
 from aggregation.scan import Lengths, Mask, Names, Places, Scanned, scan, views
 from schemas.event import IDENTITY_FIELDS, NotAnEventError, decode_line
-from schemas.log import DEFAULT_TENANT, Bytes, Limits, Records
+from schemas.log import Bytes, Limits, Records
 from schemas.ndjson import text_of
+from schemas.tenant import DEFAULT_TENANT
 
 _FIELDS = ("specversion", "tenant", *IDENTITY_FIELDS, "time")
 _SPECVERSION, _TENANT, _TIME = (_FIELDS.index(name) for name in ("specversion", "tenant", "time"))

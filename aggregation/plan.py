@@ -7,8 +7,8 @@ Rollups hold whole hours of UTC. An hour that `from`, `to` or a window's bound c
 hours are cut, all of them are. Owns the statements of a query: each has the tenant, and all values are bound.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from schemas.usage_query import UsageQuery, WindowSize
 
 MICROS = 1_000_000
 EVENTS_AT_ONCE = 250_000
+GROUPS_MAX = 500_000
+"""Of a query, before its filters: what is read and put together at once stays within some 200 MB."""
 _EDGES_MAX = 0.5  # of the hours; beyond it, one pass over the events is the shorter way
 _HOUR = "toInt64(intDiv(toUnixTimestamp64Milli(window_start), 1000))"
 
@@ -60,6 +62,14 @@ _ADDED_UP = {
 
 
 @dataclass(frozen=True)
+class SubjectRange:
+    """Subjects from the first on and before the end, by their bytes; None: without bound."""
+
+    first: str | None = None
+    end: str | None = None
+
+
+@dataclass(frozen=True)
 class Scope:
     """Whose usage of which meter, as of which cut, split and filtered by which dimensions."""
 
@@ -68,19 +78,42 @@ class Scope:
     query: UsageQuery
     backfills: tuple[Backfill, ...] = ()
     """What of the meter was filled later."""
+    customers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The subjects of each customer; a subject has one customer at most."""
+    within: SubjectRange | None = None
+    """Whose usage alone is read, if given."""
 
     @property
     def dimensions(self) -> tuple[str, ...]:
         """The dimensions that rows have: those asked for, and those that are filtered."""
         return tuple(dict.fromkeys((*self.query.dimensions, *self.query.filters)))
 
+    @property
+    def by_subject(self) -> bool:
+        """Whether usage is read by subject: also where it is put together by customer."""
+        return self.query.by_subject or self.query.by_customer
+
+    @property
+    def subjects(self) -> list[str] | None:
+        """The subjects whose usage is asked for, and no others; None for all."""
+        wanted = self.query.subject or None
+        if not self.query.filter_customer_id:
+            return list(wanted) if wanted else None
+        paid_for = [subject for customer in self.query.filter_customer_id for subject in self.customers[customer]]
+        return [subject for subject in dict.fromkeys(paid_for) if wanted is None or subject in wanted]
+
     def where(self) -> tuple[list[str], dict[str, Any]]:
         """Conditions on the rows of either table, and the parameters of them."""
         clauses = ["tenant = {tenant:String}"]
         bound: dict[str, Any] = {"tenant": self.tenant}
-        if self.query.subject:
+        if (subjects := self.subjects) is not None:
             clauses.append("subject IN {subjects:Array(String)}")
-            bound["subjects"] = list(self.query.subject)
+            bound["subjects"] = subjects
+        for name, compared in (("first", ">="), ("end", "<")):
+            bound_at = getattr(self.within, name, None)
+            if bound_at is not None:
+                clauses.append(f"subject {compared} {{subject_{name}:String}}")
+                bound[f"subject_{name}"] = bound_at
         if self.query.as_of is not None:
             clauses.append("epoch < {cut:UInt32}")
             bound["cut"] = self.query.as_of
@@ -156,10 +189,13 @@ def _within(spans: Spans, start: int, end: int) -> Spans:
     return tuple((max(first, start), min(last, end)) for first, last in spans if first < end and last > start)
 
 
-def rollups_statement(scope: Scope, planned: Plan, measures: tuple[str, ...]) -> Statement:
+def rollups_statement(
+    scope: Scope, planned: Plan, measures: tuple[str, ...], groups_max: int | None = GROUPS_MAX
+) -> Statement:
     """The rollups of a plan: a row a window (`at`: some hour of it, in seconds), subject if asked for, and dimensions.
 
-    The columns of dimensions are named `dimension NAME`, as the fold names them.
+    The columns of dimensions are named `value0`, `value1` and so on. Where there are more groups than `groups_max`,
+    only so many and one more are given.
     """
     at, windows = "toInt64(0)", {}
     if planned.windows is not None:
@@ -167,7 +203,7 @@ def rollups_statement(scope: Scope, planned: Plan, measures: tuple[str, ...]) ->
         if scope.query.window_size is not WindowSize.HOUR:
             at, windows = f"roundDown({_HOUR}, {{windows:Array(Int64)}})", {"windows": planned.windows.tolist()}
     clauses, bound = scope.where()
-    keys = [f"{at} AS at", *(["subject"] if scope.query.by_subject else [])]
+    keys = [f"{at} AS at", *(["subject"] if scope.by_subject else [])]
     for number, name in enumerate(scope.dimensions):
         keys.append(f"dimensions[{{dimension{number}:String}}] AS value{number}")
         bound[f"dimension{number}"] = name
@@ -189,11 +225,17 @@ def rollups_statement(scope: Scope, planned: Plan, measures: tuple[str, ...]) ->
         **windows,
     }
     added_up = [f"{_ADDED_UP[name]} AS {name}" for name in measures]
-    groups = ["at", *(["subject"] if scope.query.by_subject else [])]
+    groups = ["at", *(["subject"] if scope.by_subject else [])]
     groups += [f"value{number}" for number in range(len(scope.dimensions))]
+    limit = ""
+    if groups_max is not None:
+        limit = (
+            f" LIMIT {groups_max + 1}"
+            f" SETTINGS max_rows_to_group_by = {groups_max + 1}, group_by_overflow_mode = 'break'"
+        )
     return Statement(
         f"SELECT {', '.join([*keys, *added_up])} FROM rollups WHERE {' AND '.join(clauses)}"  # noqa: S608  bound
-        f" GROUP BY {', '.join(groups)}",
+        f" GROUP BY {', '.join(groups)}{limit}",
         bound,
     )
 

@@ -6,7 +6,7 @@ has six decimals, as OpenMeter writes it, and more where it needs them.
 
 import csv
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -16,9 +16,10 @@ from aggregation.answer import Answer
 from aggregation.windows import shown
 from schemas.event import number_text
 from schemas.identity import content_digest
-from schemas.meter import Meter
+from schemas.meter import Meter, MeterTimes
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CSV_DECIMALS = 6
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -36,6 +37,7 @@ def json_body(answered: Answer, *, strings: bool) -> bytes:
                 "windowStart": row["start"],
                 "windowEnd": row["end"],
                 "subject": subject,
+                **({"customerId": row["customer"]} if query.by_customer else {}),
                 "groupBy": dimensions,
             }
         )
@@ -51,19 +53,22 @@ def csv_body(answered: Answer) -> str:
     """The answer to a query as CSV. A text that a spreadsheet would take for a formula gets an apostrophe."""
     query = answered.scope.query
     text = _Text()
-    writer = csv.writer(text, lineterminator="\n")
-    subject = ["subject"] if query.by_subject else []
-    writer.writerow(["window_start", "window_end", *subject, *query.dimensions, "value"])
+    writer = csv.writer(text, lineterminator="\r\n")  # it puts quotes around what has a part of its line end
+    whose = {"subject": query.by_subject, "customer_id": query.by_customer}
+    named = [name for name, asked in whose.items() if asked]
+    writer.writerow(["window_start", "window_end", *named, *query.dimensions, "value"])
     for row in _rows(answered):
-        keys = [*([row["subject"]] if query.by_subject else []), *row["dimensions"].values()]
+        keys = [*(row[name.removesuffix("_id")] or "" for name in named), *row["dimensions"].values()]
         writer.writerow([row["start"], row["end"], *map(_plain, keys), csv_number(row["value"])])
     return "".join(text)
 
 
 class _Text(list[str]):
-    """What a CSV writer writes."""
+    """The rows that a CSV writer writes, each with a line feed behind it."""
 
-    write = list.append
+    def write(self, row: str) -> None:
+        """Add a row."""
+        self.append(row.removesuffix("\r\n") + "\n")
 
 
 def csv_number(value: Decimal) -> str:
@@ -76,31 +81,29 @@ def csv_number(value: Decimal) -> str:
     return f"{whole}.{decimals:0<{_CSV_DECIMALS}}"
 
 
-def meter_body(meter: Meter) -> dict[str, Any]:
-    """A meter as OpenMeter shows it."""
-    optional = {"valueProperty": meter.value_property, "groupBy": meter.group_by or None}
+def meter_body(meter: Meter, times: MeterTimes) -> dict[str, Any]:
+    """A meter as OpenMeter shows it, and what of its definition is ours. One that was withdrawn has `deletedAt`."""
     return {
-        "id": meter_id(meter.slug),
-        "slug": meter.slug,
         "name": meter.slug,
-        "description": meter.description,
-        "aggregation": meter.aggregation.value,
-        "eventType": meter.event_type,
-        **{name: value for name, value in optional.items() if value is not None},
+        "description": "",
         "metadata": {},
-        "createdAt": "1970-01-01T00:00:00Z",
-        "updatedAt": "1970-01-01T00:00:00Z",
+        **meter.written(),
+        "id": meter_id(meter.slug, times.created_at),
+        "createdAt": _instant(times.created_at),
+        "updatedAt": _instant(times.updated_at),
+        **({"deletedAt": _instant(times.withdrawn_at)} if times.withdrawn_at else {}),
     }
 
 
-def meter_id(slug: str) -> str:
-    """The id of a meter, in the form of a ULID: a digest of its slug, which never changes.
+def meter_id(slug: str, created_at: datetime) -> str:
+    """A ULID that is made of when the meter came into force, and of its slug.
 
-    >>> len(meter_id("calls"))
-    26
+    >>> meter_id("calls", datetime(2026, 1, 31, tzinfo=UTC))
+    '01KG8NJW00YHQNK47BZBEAP6CH'
     """
-    number = int(content_digest(slug.encode())[:32], 16)
-    return "".join(_CROCKFORD[number >> 5 * place & 31] for place in range(25, -1, -1))
+    millis = (created_at - _EPOCH) // timedelta(milliseconds=1)
+    number = (millis << 80) | int(content_digest(slug.encode())[:20], 16)
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def _rows(answered: Answer) -> Iterator[dict[str, Any]]:
@@ -112,6 +115,7 @@ def _rows(answered: Answer) -> Iterator[dict[str, Any]]:
             "start": texts[row["window_start"]],
             "end": texts[row["window_end"]],
             "subject": row.get("subject"),
+            "customer": row.get("customer"),
             "dimensions": {name: row[f"dimension {name}"] for name in query.dimensions},
             "value": row["value"],
         }

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from mmap import mmap
 from os import posix_fallocate
@@ -14,19 +14,22 @@ import polars as pl
 from aggregation.batch import Batch, ConfigVersions, Cutter
 from aggregation.dedup import Buffer, DedupIndex
 from aggregation.fold_batch import FoldedBatch, PartitionState, fold_batch
+from aggregation.metered import ranges, sampled_subjects_statement, usage_for
 from aggregation.metrics import BATCH_SECONDS, DEDUP_BYTES, DEDUP_KEYS, LINES, MISPLACED, REJECTED, STORE_RETRIES
-from aggregation.plan import VALUES
+from aggregation.plan import VALUES, Statement, SubjectRange
+from aggregation.recount import Backfill
 from schemas.configuration import ConfigurationError, Fault
 from schemas.meter import Aggregation, Meter
 from schemas.money import QUANTITY
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
+from schemas.wanted import Want
 from stores.clickhouse import Client, insert, query, stream
 from stores.faults import reached
 from stores.log import Log
 
 STORE_TRIES = 6
 LOAD_KEYS = 4 << 20  # at once: so many are sorted faster than many small runs are merged
-MAPPED_BYTES = 16 << 20
+MAPPED_BYTES = 1 << 20
 STORE_RETRY_S = 0.5  # doubled after each try: all of them take some 15 s
 
 STORE_ORDER = (EVENTS, ROLLUPS, DUPLICATES, REJECTIONS, PROGRESS)
@@ -230,6 +233,35 @@ def usage_between(
         count=pl.when(of[Aggregation.AVG]).then("count"),
         latest=pl.when(of[Aggregation.LATEST]).then(pl.col("latest").list.first()),
     )
+
+
+def metered_usage(
+    client: Client,
+    versions: ConfigVersions,
+    tenant: str,
+    meters: Sequence[Meter],
+    wants: Sequence[Want],
+    cut: int,
+    subjects: Sequence[str] | SubjectRange | None = None,
+    *,
+    backfills: Mapping[str, Sequence[Backfill]] | None = None,
+) -> pl.DataFrame:
+    """The usage that is wanted for rating, as `aggregation.metered.usage_for` has it."""
+    return usage_for(_reader(client), versions, tenant, meters, wants, cut, subjects, backfills=backfills)
+
+
+def subject_ranges(
+    client: Client, tenant: str, wants: Sequence[Want], cut: int, subjects_at_once: int
+) -> list[SubjectRange]:
+    """Ranges of about so many subjects with usage of what is wanted; together they are all."""
+    if not wants:
+        return []
+    sampled = _reader(client)(sampled_subjects_statement(tenant, wants, cut))
+    return list(ranges(sampled["subject"].to_list(), subjects_at_once))
+
+
+def _reader(client: Client) -> Callable[[Statement], pl.DataFrame]:
+    return lambda statement: query(client, statement.sql, **statement.bound)
 
 
 def has_late_usage(client: Client, tenant: str, start: datetime, end: datetime, since_cut: int, cut: int) -> bool:

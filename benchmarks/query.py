@@ -24,7 +24,8 @@ from aggregation.answer import answer
 from aggregation.plan import Scope, Statement
 from benchmarks.report import peak_memory_mib, report
 from meterline.embedded import embedded
-from meterline.server import HOST, Listening, Server, application
+from meterline.listening import HOST, Listening
+from meterline.server import Server, application
 from schemas.identity import content_digest
 from schemas.log import Flush, LogConfig
 from schemas.meter import Aggregation, Meter

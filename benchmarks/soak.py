@@ -6,7 +6,7 @@ A gateway and a worker over a real broker, with ClickHouse's engine behind HTTP 
 fixed instants, batches and single events among each other, and are sent then, whatever became of those before; a
 latency counts from the instant at which a request was due. The resident memory of both processes is sampled. The
 identities that the worker knows take 18 bytes each, by design: what they take, as its metrics tell, is told apart from
-the rest. The rest has the room in which the index merges its runs: about as much again, until runs have 16 MiB and are
+the rest. The rest has the room in which the index merges its runs: about as much again, until runs have 1 MiB and are
 mapped from files. A slope is the median of the slopes between all pairs of samples after the warm-up (Theil and Sen).
 At the end events are counted again: all that was acknowledged, copies once, by subject, region and hour, as plain
 Python counts them.

@@ -12,7 +12,8 @@ from typing import Literal
 import msgspec
 
 from schemas.identity import event_key
-from schemas.log import DEFAULT_TENANT, Limits
+from schemas.log import Limits
+from schemas.tenant import DEFAULT_TENANT
 
 NESTING_MAX = 128
 """Brackets within brackets in an event that the gateway accepts. Decoders' own limits depend on who calls them."""

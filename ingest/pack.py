@@ -11,8 +11,8 @@ from itertools import accumulate
 import polars as pl
 
 from schemas.identity import event_key, event_keys, partition_of
-from schemas.log import DEFAULT_TENANT
 from schemas.ndjson import read_lines, text_of
+from schemas.tenant import DEFAULT_TENANT
 
 RECORD_LINES_MAX = 1000
 RECORD_BYTES_MAX = 768 * 1024  # below the megabyte that brokers take by default; a single larger event still goes alone

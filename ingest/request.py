@@ -18,9 +18,10 @@ from ingest.encoding import ENCODINGS, BadBodyError, BodyTooLargeError, inflated
 from ingest.fast_check import NESTING_MAX, nests_too_deep, sure_keys
 from schemas.event import NotAnEventError, decode_line, names_tenant
 from schemas.identity import event_key
-from schemas.log import DEFAULT_TENANT, Limits
+from schemas.log import Limits
 from schemas.outcomes import Reason
 from schemas.problem import problem
+from schemas.tenant import DEFAULT_TENANT
 
 SINGLE = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"

@@ -7,6 +7,7 @@ at its new place. An event that was accepted after all by another way is then fo
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import orjson
@@ -16,6 +17,8 @@ import sqlalchemy as sa
 from ingest.pack import identify, pack
 from stores.clickhouse import Client, query
 from stores.log import Log
+
+_POSITION = """concat_ws(':', left(log_id, 8), partition, "offset", line)"""
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,22 @@ def open_rejections(client: Client, database: sa.Engine, reason: str | None) -> 
         reason=reason or "",
     )
     with database.connect() as connection:
-        replayed = connection.execute(
-            sa.text("""SELECT concat_ws(':', left(log_id, 8), partition, "offset", line) FROM rejection_replays""")
-        ).scalars()
+        replayed = connection.execute(sa.text(f"SELECT {_POSITION} FROM rejection_replays")).scalars()  # noqa: S608
         rows = rows.filter(~pl.col("position").is_in(pl.Series(list(replayed), dtype=pl.String).implode()))
     return [Rejected(position, why, detail, b64decode(raw)) for position, why, detail, raw in rows.iter_rows()]
+
+
+def replays_of(database: sa.Engine, positions: Sequence[str]) -> dict[str, datetime]:
+    """When the rejections at some of these positions were put back into the log; those that were not are left out."""
+    with database.connect() as connection:
+        rows = connection.execute(
+            sa.text(
+                f"SELECT {_POSITION}, replayed_at FROM rejection_replays"  # noqa: S608  bound
+                f' WHERE "offset" = ANY(:offsets) AND {_POSITION} = ANY(:positions)'
+            ),
+            {"offsets": [_place(each)["offset"] for each in positions], "positions": list(positions)},
+        ).all()
+    return {position: at.astimezone(UTC) for position, at in rows}
 
 
 def append_again(log: Log, database: sa.Engine, rows: Sequence[Rejected]) -> None:

@@ -14,9 +14,8 @@ from decimal import Decimal
 import polars as pl
 
 from invoicing.explanation import canonical, explained
-from schemas.charge import CHARGES
 from schemas.identity import content_digest, digest
-from schemas.invoice import BOOKED, INVOICE_NUMBER, INVOICES, LINES, Basis, LineKind, Tax
+from schemas.invoice import BOOKED, CHARGED, INVOICE_NUMBER, INVOICES, LINES, Basis, LineKind, Tax
 from schemas.money import MINOR_UNITS, PRICE, rounded_minor
 
 _KEY = ["customer", "usage_period", "charge", "currency"]
@@ -48,7 +47,7 @@ def assemble(
 ) -> Assembled:
     """The invoices that a run posts, one a customer and currency, with their lines.
 
-    `charges` (columns `schemas.charge.CHARGES`) holds what the run's own period and the billed periods before it are
+    `charges` (columns `schemas.invoice.CHARGED`) holds what the run's own period and the billed periods before it are
     rated at now; `booked` (columns `schemas.invoice.BOOKED`) what was posted for them so far. `bases` names every
     period that was rated, also one without charges: what was booked for a period that is not in it stays untouched.
 
@@ -106,14 +105,17 @@ def _refuse_unfit(charges: pl.DataFrame, bases: Mapping[str, Basis]) -> None:
 
 
 def _lines(charges: pl.DataFrame, booked: pl.DataFrame, run_period: str, bases: Mapping[str, Basis]) -> pl.DataFrame:
-    """One line for each own charge that is not booked, and for each difference to what is booked."""
-    rated = charges.select(*CHARGES).rename({"period": "usage_period"}).with_row_index("place")
+    """One line for each charge of the run's own period that is not booked, and for each difference to what is booked.
+
+    What is paid in advance is of the next period, and is a line of its own likewise.
+    """
+    rated = charges.select(*CHARGED).rename({"period": "usage_period"}).with_row_index("place")
     known = booked.select(*BOOKED).filter(pl.col("usage_period").is_in(list(bases))).with_columns(was_booked=True)
     joined = rated.join(known, on=_KEY, how="full", coalesce=True, suffix="_booked")
     joined = joined.with_columns(_basis_of(bases).alias("basis")).with_columns(
         pl.col("slices").fill_null([]),
         pl.col("place").fill_null(pl.lit(charges.height, pl.UInt32)),
-        pl.when((pl.col("usage_period") == run_period) & pl.col("was_booked").is_null())
+        pl.when((pl.col("usage_period") >= run_period) & pl.col("was_booked").is_null())
         .then(pl.lit(LineKind.USAGE.value))
         .otherwise(pl.lit(LineKind.ADJUSTMENT.value))
         .alias("kind"),

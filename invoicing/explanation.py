@@ -30,7 +30,10 @@ def explained(lines: pl.DataFrame) -> pl.DataFrame:
     usage line tells its basis and slices; an adjustment also tells both amounts that it is the difference of.
     """
     slices = pl.col("slices").list.eval(
-        pl.struct(*[decimal_text(pl.element().struct.field(name)).alias(name) for name in _SLICE])
+        pl.struct(
+            pl.element().struct.field("label"),
+            *[decimal_text(pl.element().struct.field(name)).alias(name) for name in _SLICE],
+        )
     )
     common = [pl.col("usage_period"), *map(pl.col, _BASIS), slices.alias("slices")]
     usage = pl.struct(*common).struct.json_encode()

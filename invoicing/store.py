@@ -7,22 +7,18 @@ two processes could do at once for one tenant waits for a lock that ends with th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 import polars as pl
-import psycopg
 import sqlalchemy as sa
 
+from invoicing.ledger.store import OtherContentError
+from invoicing.ledger.store import post as post_entries
 from schemas.invoice import BOOKED, INVOICE_NUMBER, INVOICES, LINES, Basis, Columns, Run
-from schemas.journal import ENTRIES, POSTINGS, Account
+from stores.postgres import copy_in
 
-_COPY_ROWS = 50_000
 _JSON = {"tax", "explanation", "body"}  # read as text: parsed JSON would make floats of numbers
-
-
-class OtherContentError(ValueError):
-    """Something with this identity is stored already, with other content. Nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -210,28 +206,18 @@ def post(
     Raises OtherContentError when an id is there with other content, ValueError when the numbers of the new invoices
     do not go on where the tenant's last one ended.
     """
-    for tenant in sorted({*invoices["tenant"], *entries["tenant"]}):
+    for tenant in sorted(set(invoices["tenant"])):
         _lock(connection, tenant)
-    fresh = _fresh(connection, "invoices", invoices)
-    fresh_entries = _fresh(connection, "journal_entries", entries)
+    fresh = _fresh(connection, invoices)
     for (tenant,), numbered in fresh.group_by("tenant"):
         first = next_number(connection, str(tenant))
         expected = [INVOICE_NUMBER.format(first + row) for row in range(numbered.height)]
         if sorted(numbered["number"], key=lambda number: (len(number), number)) != expected:
             raise ValueError(f"new invoices of tenant {tenant} must be numbered from {expected[0]} to {expected[-1]}")
-    _copy(connection, "invoices", fresh.select(*INVOICES))
+    copy_in(connection, "invoices", fresh.select(*INVOICES))
     of_fresh = lines.join(fresh, left_on="invoice_id", right_on="id", how="semi", maintain_order="left")
-    _copy(connection, "invoice_lines", of_fresh.select(*LINES))
-    _copy(connection, "journal_entries", fresh_entries.select(*ENTRIES))
-    of_fresh = postings.join(fresh_entries, left_on="entry_id", right_on="id", how="semi", maintain_order="left")
-    _copy(connection, "postings", of_fresh.select(*POSTINGS))
-    return Posted(fresh.height, fresh_entries.height)
-
-
-def close_period(connection: sa.Connection, tenant: str, through: date) -> None:
-    """Close the tenant's books: no entry is dated on or before this day any more. Waits for those who are posting."""
-    query = "INSERT INTO closed_periods VALUES (:tenant, :through) ON CONFLICT DO NOTHING"
-    connection.execute(sa.text(query), {"tenant": tenant, "through": through})
+    copy_in(connection, "invoice_lines", of_fresh.select(*LINES))
+    return Posted(fresh.height, post_entries(connection, entries, postings))
 
 
 def invoices_of(connection: sa.Connection, tenant: str, period: str) -> pl.DataFrame:
@@ -252,25 +238,6 @@ def invoice(connection: sa.Connection, tenant: str, id_or_number: str) -> pl.Dat
 def lines_of(connection: sa.Connection, invoice_id: str) -> pl.DataFrame:
     """The lines of an invoice in order (columns `schemas.invoice.LINES`)."""
     return _read(connection, "invoice_lines", LINES, "WHERE invoice_id = :id ORDER BY position", id=invoice_id)
-
-
-def trial_balance(connection: sa.Connection, tenant: str) -> pl.DataFrame:
-    """Each account's balance by currency: account, name, currency, debit_minor, credit_minor (one of them is 0).
-
-    The two columns have the same sum in each currency.
-    """
-    query = """
-        SELECT p.account, p.currency, CAST(sum(p.amount_minor) AS bigint) AS balance
-        FROM postings p JOIN journal_entries e ON e.id = p.entry_id WHERE e.tenant = :tenant
-        GROUP BY 1, 2 ORDER BY 2, 1"""
-    rows = connection.execute(sa.text(query), {"tenant": tenant})
-    balances = [
-        (account, Account(account).title, currency, max(balance, 0), max(-balance, 0))
-        for account, currency, balance in rows
-    ]
-    schema = {"account": pl.Int64, "name": pl.String, "currency": pl.String,
-              "debit_minor": pl.Int64, "credit_minor": pl.Int64}  # fmt: skip
-    return pl.DataFrame(balances, schema=schema, orient="row")
 
 
 def _lock(connection: sa.Connection, tenant: str) -> None:
@@ -295,23 +262,14 @@ def _read(connection: sa.Connection, table: str, schema: Columns, where: str, **
     return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
 
 
-def _fresh(connection: sa.Connection, table: str, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose id is not stored. Raises OtherContentError when one is stored with another content digest."""
-    query = sa.text(f"SELECT id, content_digest FROM {table} WHERE id = ANY (:ids)")  # noqa: S608  names of ours
+def _fresh(connection: sa.Connection, rows: pl.DataFrame) -> pl.DataFrame:
+    """The invoices whose id is not stored. Raises OtherContentError when one is stored with another content digest."""
+    query = sa.text("SELECT id, content_digest FROM invoices WHERE id = ANY (:ids)")
     stored = {row.id: row.content_digest for row in connection.execute(query, {"ids": rows["id"].to_list()})}
     for row_id, content in rows.select("id", "content_digest").iter_rows():
         if stored.get(row_id, content) != content:
             raise OtherContentError(
-                f"{table}: {row_id} is posted with the content {stored[row_id]}, now it is {content}; posted "
+                f"invoices: {row_id} is posted with the content {stored[row_id]}, now it is {content}; posted "
                 "rows never change, post a correcting entry"
             )
     return rows.filter(~pl.col("id").is_in(list(stored)))
-
-
-def _copy(connection: sa.Connection, table: str, rows: pl.DataFrame) -> None:
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    command = f"COPY {table} ({', '.join(rows.columns)}) FROM STDIN (FORMAT csv)"
-    with driver.cursor() as cursor, cursor.copy(command) as copy:
-        for part in rows.iter_slices(_COPY_ROWS):
-            copy.write(part.write_csv(include_header=False))

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import ip_address
 
 import sqlalchemy as sa
 from starlette.applications import Starlette
@@ -25,11 +24,12 @@ from aggregation.api import http_problem
 from ingest.api import problem_response
 from ingest.request import Refusal, RefusedError
 from meterline.known_keys import KeysAwayError, KnownKeys
+from meterline.listening import is_loopback
 from meterline.openapi import description_route, without_names
 from schemas.api_key import Access, bearer_token, opens, presented_key
 from schemas.api_key import ApiKey as Key
 from schemas.api_key import Scope as KeyScope
-from schemas.log import DEFAULT_TENANT
+from schemas.tenant import DEFAULT_TENANT
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +55,30 @@ RULES = {
     "GET /api/v1/meters/{}/subjects": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/meters/{}/group-by/{}/values": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/events": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/events/rejected": Rule(KeyScope.QUERY, every_tenant=True),  # what is no tenant's: for admins alone
+    "GET /api/v2/events": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/debug/metrics": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/usage/explain": Rule(KeyScope.QUERY, every_tenant=True),
     "GET /api/v1/keys": Rule(KeyScope.ADMIN, every_tenant=True),
     "POST /api/v1/keys": Rule(KeyScope.ADMIN, every_tenant=True),
     "DELETE /api/v1/keys/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/events": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/billing/events/{}": Rule(KeyScope.QUERY, every_tenant=True),
+    "GET /api/v1/billing/webhooks": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/webhooks/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "PATCH /api/v1/billing/webhooks/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "DELETE /api/v1/billing/webhooks/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks/{}/secret": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks/{}/test": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks/{}/redeliver": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/webhooks/{}/deliveries": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/webhooks/{}/deliveries/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/webhooks/{}/deliveries/{}/redeliver": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/ledger/entries": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/ledger/entries": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/ledger/entries/{}": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/ledger/balances": Rule(KeyScope.ADMIN, every_tenant=True),
     "POST /api/v1/operations/{}": Rule(KeyScope.ADMIN),  # they work on the tenant default
     "GET /metrics": Rule(KeyScope.ADMIN),  # they count what all tenants do
 }
@@ -175,15 +194,6 @@ async def body_of(request: Request, bytes_max: int) -> bytes:
     return bytes(body)
 
 
-def uses_keys(host: str, wanted: bool | None) -> bool:
-    """Whether keys are in use at an address: as the operator wants it, or else where others can reach it.
-
-    >>> uses_keys("127.0.0.1", None), uses_keys("0.0.0.0", None), uses_keys("0.0.0.0", False)
-    (False, True, False)
-    """
-    return not is_loopback(host) if wanted is None else wanted
-
-
 async def _away(_: Request, error: Exception) -> Response:
     logger.warning("PostgreSQL is away: %s", type(error).__name__)
     return problem_response(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "PostgreSQL is away; try again"))
@@ -214,18 +224,6 @@ def path_of(route: BaseRoute) -> str:
     '/api/v1/keys/{}'
     """
     return without_names(route.path) if isinstance(route, Route) else type(route).__name__
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address or host name is this machine's alone.
-
-    >>> [is_loopback(each) for each in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "example.org", "")]
-    [True, True, True, False, False, False]
-    """
-    try:
-        return address == "localhost" or ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def may_read_files(request: Request) -> bool:

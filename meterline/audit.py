@@ -6,10 +6,11 @@ from pathlib import Path
 import sqlalchemy as sa
 from prometheus_client import REGISTRY, Gauge, write_to_textfile
 
-from meterline.output import Failure, Output, Table
+from meterline.output import Failure, Output, Table, Text
 from meterline.period import Period
 from meterline.rollups import BEFORE_CUT, EVER, cut_here, differences, recounted
 from meterline.system import System
+from meterline.verification import verified
 from stores.clickhouse import query
 
 FAULTS = Gauge("meterline_audit_faults", "Faults that the last whole audit found", ["check"])
@@ -40,21 +41,22 @@ _USAGE_CHECKS = {
 _BOOK_CHECKS = {
     "the books balance in every currency": """
         SELECT count(*) FROM (
-            SELECT currency FROM postings GROUP BY currency HAVING sum(amount_minor) <> 0) unbalanced""",
+            SELECT FROM postings GROUP BY tenant, currency HAVING sum(amount_minor) <> 0) unbalanced""",
     "every journal entry balances": """
         SELECT count(*) FROM (
-            SELECT entry_id FROM postings GROUP BY entry_id, currency HAVING sum(amount_minor) <> 0) unbalanced""",
+            SELECT FROM postings GROUP BY tenant, sequence, currency HAVING sum(amount_minor) <> 0) unbalanced""",
     "lines add up to their invoice": """
         SELECT count(*) FROM invoices i WHERE subtotal_minor <>
             (SELECT coalesce(sum(amount_minor), 0) FROM invoice_lines l WHERE l.invoice_id = i.id)
             OR total_minor <> subtotal_minor + tax_minor""",
-    "the receivables and credits of a customer are its invoices": """
+    "what invoices post to a customer's receivable and credit are their totals": """
         SELECT count(*) FROM (
-            SELECT customer, currency, sum(total_minor) AS total FROM invoices GROUP BY 1, 2) i
+            SELECT tenant, customer, currency, sum(total_minor) AS total FROM invoices GROUP BY 1, 2, 3) i
         FULL JOIN (
-            SELECT customer, currency, sum(amount_minor) AS total FROM postings
-            WHERE account IN (1100, 2100) GROUP BY 1, 2) p
-        USING (customer, currency) WHERE coalesce(i.total, 0) <> coalesce(p.total, 0)""",
+            SELECT tenant, customer, currency, sum(amount_minor) AS total
+            FROM postings JOIN journal_entries USING (tenant, sequence)
+            WHERE account IN (1100, 2100) AND document_kind = 'invoice' GROUP BY 1, 2, 3) p
+        USING (tenant, customer, currency) WHERE coalesce(i.total, 0) <> coalesce(p.total, 0)""",
 }
 
 
@@ -69,6 +71,8 @@ def audit(app: System, *, month: str | None = None) -> Iterator[Output]:
     found["rollups are the sum of their events"] = rollups.keys
     with app.database.connect() as connection:
         found |= {name: connection.execute(sa.text(sql)).scalar_one() for name, sql in _BOOK_CHECKS.items()}
+    wrong = [(tenant, finding) for tenant, _, finding in verified(app.database) if finding]
+    found["every journal entry is what was posted, and follows the one before it"] = len(wrong)
     for name, faults in found.items():
         FAULTS.labels(name).set(faults)
     AUDITED_AT.set_to_current_time()
@@ -76,6 +80,8 @@ def audit(app: System, *, month: str | None = None) -> Iterator[Output]:
     yield Table(title="Audit", columns=("promise", "result"), rows=rows)
     if rollups.keys:
         yield rollups.table()
+    for tenant, finding in wrong:
+        yield Text(text=f"ledger of {tenant}: entry {finding.sequence} {finding.entry_id}: {finding.what}")
     if broken := [name for name, faults in found.items() if faults]:
         yield Failure(message="broken: " + "; ".join(broken))
 

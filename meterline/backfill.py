@@ -25,9 +25,9 @@ from meterline.rollups import (
     rollups_locked,
 )
 from meterline.system import System
-from schemas.log import DEFAULT_TENANT
 from schemas.meter import Meter
 from schemas.price_book import PriceBook
+from schemas.tenant import DEFAULT_TENANT
 from stores.clickhouse import query
 from stores.faults import reached
 

@@ -1,4 +1,7 @@
-"""The command line. A command finds the server of its data directory, or opens the stores itself."""
+"""The command line. A command finds the server of its data directory, or opens the stores itself.
+
+A command imports what it runs when it runs: most are questions to a server, and loading the engines takes seconds.
+"""
 
 import logging
 import os
@@ -8,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 
-from meterline.audit import write_metrics
-from meterline.deployed import create_log, run_gateway, run_worker
-from meterline.embedded import InUseError, embedded, server_of
+from meterline.directory import InUseError, server_of
+from meterline.invoice_commands import invoice_commands
 from meterline.key_commands import key_commands, listening_options
-from meterline.operations import outputs_of
+from meterline.ledger_commands import ledger_commands
+from meterline.listening import Listening
 from meterline.output import Failure, Output, decode
-from meterline.revenue_commands import add_revenue_commands
-from meterline.server import Listening
-from meterline.server import serve as run_server
-from meterline.system import connected
-from meterline.terminal import errors, render
+from meterline.price_commands import price_commands
+from meterline.rate_command import rate
+from meterline.terminal import print_error, render
+from meterline.webhook_commands import outbox_commands, webhook_commands
 from schemas.configuration import ConfigurationError, Fault
 from stores.servers import Servers, servers_of
 
@@ -40,7 +41,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (ConfigurationError, InUseError, OSError) as error:
-        errors.print(str(error), style="red", markup=False, highlight=False)
+        print_error(str(error))
         sys.exit(1)
     except click.Abort:
         sys.exit(130)
@@ -61,6 +62,8 @@ def cli(verbose: bool) -> None:
 @click.option("--meters", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The meters, as YAML.")
 def serve(data: Path, listening: Listening, meters: Path | None) -> None:
     """Run the gateway and the aggregation until stopped. Safe to kill at any moment."""
+    from meterline.server import serve as run_server
+
     logging.getLogger("meterline").setLevel(logging.INFO)
     sys.exit(run_server(data, listening, (_text(meters), str(meters)) if meters else None))
 
@@ -76,6 +79,8 @@ def topics() -> None:
 @click.option("--replace-lost-log", is_flag=True, help="The topic was deleted: begin a new log, keep the usage.")
 def create_topics(partitions: int, replication: int, replace_lost_log: bool) -> None:
     """Make the topic of the log, with the broker's time for its records. Safe to repeat."""
+    from meterline.deployed import create_log
+
     made = create_log(_servers(), partitions=partitions, replication=replication, replace_lost_log=replace_lost_log)
     click.echo(made)
 
@@ -84,6 +89,8 @@ def create_topics(partitions: int, replication: int, replace_lost_log: bool) -> 
 @listening_options
 def gateway(listening: Listening) -> None:
     """Run the HTTP gateway of a deployment until stopped. Run as many as you like."""
+    from meterline.deployed import run_gateway
+
     sys.exit(run_gateway(_servers(), listening))
 
 
@@ -92,6 +99,8 @@ def gateway(listening: Listening) -> None:
 @click.option("--port", default=6066, show_default=True, help="The port of /metrics, /healthz and /readyz.")
 def worker(name: str | None, port: int) -> None:
     """Run a worker of a deployment until stopped. Run up to one a partition; safe to kill at any moment."""
+    from meterline.faust_worker import run_worker
+
     logging.getLogger().setLevel(logging.INFO)
     run_worker(_servers(), name, port)
 
@@ -132,6 +141,8 @@ def audit(data: Path, month: str | None, metrics_file: Path | None) -> None:
         run(data, "audit", month=month)
     finally:
         if metrics_file:
+            from meterline.audit import write_metrics
+
             write_metrics(metrics_file)
 
 
@@ -180,19 +191,6 @@ def apply_meters(data: Path, file: Path) -> None:
 
 
 @cli.group()
-def price() -> None:
-    """Price books."""
-
-
-@price.command("apply")
-@data_option
-@file_argument
-def apply_price_book(data: Path, file: Path) -> None:
-    """Store the version of a price book that a YAML FILE holds."""
-    run(data, "apply_price_book", text=_text(file), file=str(file))
-
-
-@cli.group()
 def contracts() -> None:
     """Who pays for which subjects."""
 
@@ -229,63 +227,27 @@ def replay_rejections(data: Path, reason: str | None, repaired: Any) -> None:
     run(data, "replay_rejections", reason=reason, repaired=repaired.read() if repaired else None)
 
 
-@cli.group()
-def invoices() -> None:
-    """Invoices."""
+def run(data: Path, operation: str, into: Path | None = None, /, **parameters: Any) -> None:
+    """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure.
 
-
-@invoices.command("list")
-@data_option
-@period_option
-def list_invoices(data: Path, period: str) -> None:
-    """List a month's invoices."""
-    run(data, "list_invoices", period=period)
-
-
-@invoices.command("show")
-@data_option
-@click.argument("number")
-def show_invoice(data: Path, number: str) -> None:
-    """Print an invoice with the explanation of each line."""
-    run(data, "show_invoice", number=number)
-
-
-@cli.group()
-def ledger() -> None:
-    """The double-entry ledger."""
-
-
-@ledger.command("balance")
-@data_option
-def trial_balance(data: Path) -> None:
-    """Print the trial balance."""
-    run(data, "trial_balance")
-
-
-def run(data: Path, operation: str, **parameters: Any) -> None:
-    """Run an operation where the data is, and show what it yields. Ends the process with status 1 on a failure."""
+    With `into`, its answer is written to this file.
+    """
     servers = servers_of(os.environ)
+    if not servers and (server := server_of(data)):
+        render(_remote(*server, operation, parameters), into)
+        return
+    from meterline.operations import outputs_of
+
     if servers:
+        from meterline.system import connected
+
         with connected(servers) as system:
-            render(outputs_of(system, operation, parameters))
+            render(outputs_of(system, operation, parameters), into)
         return
-    server = server_of(data)
-    if server:
-        render(_remote(*server, operation, parameters))
-        return
+    from meterline.embedded import embedded
+
     with embedded(data) as app:
-        render(outputs_of(app, operation, parameters))
-
-
-cli.add_command(key_commands(run, data_option))
-
-
-def _servers() -> Servers:
-    servers = servers_of(os.environ)
-    if servers is None:
-        allowed = "allowed: METERLINE_KAFKA, METERLINE_CLICKHOUSE and METERLINE_POSTGRES, for a deployment"
-        raise ConfigurationError([Fault("environment", "METERLINE_KAFKA", "not set", allowed)])
-    return servers
+        render(outputs_of(app, operation, parameters), into)
 
 
 def _text(file: Path) -> str:
@@ -297,7 +259,34 @@ def _text(file: Path) -> str:
         ) from error
 
 
+def _publish(*, once: bool, partitions: int, replication: int) -> None:
+    from meterline.publisher import run_publisher
+
+    logging.getLogger("meterline").setLevel(logging.INFO)
+    sys.exit(run_publisher(_servers(), once=once, partitions=partitions, replication=replication))
+
+
+cli.add_command(key_commands(run, data_option))
+cli.add_command(webhook_commands(run, data_option))
+cli.add_command(outbox_commands(run, data_option, _publish))
+cli.add_command(price_commands(run, data_option, _text))
+cli.add_command(ledger_commands(run, data_option, _text))
+cli.add_command(rate)
+for group in invoice_commands(run, data_option, _text):
+    cli.add_command(group)
+
+
+def _servers() -> Servers:
+    servers = servers_of(os.environ)
+    if servers is None:
+        allowed = "allowed: METERLINE_KAFKA, METERLINE_CLICKHOUSE and METERLINE_POSTGRES, for a deployment"
+        raise ConfigurationError([Fault("environment", "METERLINE_KAFKA", "not set", allowed)])
+    return servers
+
+
 def _remote(url: str, key: str | None, operation: str, parameters: dict[str, Any]) -> Iterator[Output]:
+    import httpx
+
     target = f"{url}/api/v1/operations/{operation}"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
@@ -309,6 +298,3 @@ def _remote(url: str, key: str | None, operation: str, parameters: dict[str, Any
         yield Failure(
             message=f"the server at {url} did not finish the request: {error}; look at its log, then try again"
         )
-
-
-add_revenue_commands(cli, ledger, run, _text, data_option)

@@ -1,18 +1,18 @@
-"""The processes of a deployment over Kafka, ClickHouse and PostgreSQL: the gateway and the workers."""
+"""The gateway of a deployment over Kafka, ClickHouse and PostgreSQL, and the log that it and the workers need."""
 
 import asyncio
 import gc
 import logging
+import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
-from typing import NoReturn
 
 import sqlalchemy as sa
 import uvicorn
-from faust.worker import Worker
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,15 +20,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aggregation.api import UsageApi
-from aggregation.app import worker_app
 from ingest.api import GroupCommit
 from ingest.api import routes as gateway_routes
+from ingest.rate_limit import RateLimits
+from ingest.store import replays_of
 from meterline.access import Keys, guarded
+from meterline.customers import customers_of
 from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
+from meterline.ledger_api import ledger_routes
+from meterline.listening import Listening
 from meterline.meters_api import meter_routes
 from meterline.rollups import backfills_of
-from meterline.server import Listening, Server
+from meterline.server import Server
+from meterline.webhooks import private_allowed
+from meterline.webhooks_api import webhook_routes
 from schemas.log import Limits
 from stores.api_keys import look_up
 from stores.clickhouse import Clients, open_clickhouse
@@ -42,6 +48,8 @@ KEEP_ALIVE_S = 75  # longer than load balancers keep a connection, so that it is
 SHUTDOWN_S = 8  # that requests in flight have; each of them is answered sooner, once its body is there
 LIMITS_INTERVAL_S = 10.0
 KEYS_ANSWER_S = 2
+QUERY_ANSWER_S = 30
+"""How long ClickHouse may keep silent about a usage query: a server that hangs must not hold all the threads."""
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +126,11 @@ def usage_of(servers: Servers, database: sa.Engine, log: Log) -> UsageApi | None
     if servers.clickhouse.startswith("chdb:"):
         return None
     return UsageApi(
-        Clients(lambda: open_clickhouse(servers.clickhouse)),
-        log.meters,
-        log.config,
+        Clients(partial(open_clickhouse, servers.clickhouse, answers_within_s=QUERY_ANSWER_S)),
+        log,
         partial(backfills_of, database, log),
+        partial(customers_of, database),
+        partial(replays_of, database),
     )
 
 
@@ -173,9 +182,11 @@ def gateway(
 
     return guarded(
         [
-            *gateway_routes(group_commit, lambda: limits, listening.rates),
+            *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *key_routes(database),
+            *ledger_routes(database),
             *meter_routes(log),
+            *webhook_routes(database, private=private_allowed(os.environ)),
             *(usage.routes() if usage else []),
             Route("/healthz", health),
             Route("/readyz", ready),
@@ -190,9 +201,3 @@ def _limits(log: Log) -> Limits:
     """The limits in force; an event that is allowed by them, and that no record takes, is refused all the same."""
     limits = log.newest_config().limits
     return limits.model_copy(update={"event_bytes_max": min(limits.event_bytes_max, EVENT_BYTES_MAX)})
-
-
-def run_worker(servers: Servers, name: str | None, port: int) -> NoReturn:
-    """Run a worker until a signal, and end the process with its status."""
-    Worker(worker_app(servers, name=name, port=port), override_logging=False).execute_from_commandline()
-    raise AssertionError("it ends the process")

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from meterline.server import HOST, Listening
-from schemas.api_key import EVENTS_PER_SECOND_MAX
-from schemas.log import DEFAULT_TENANT
+from meterline.listening import HOST, Listening
+from schemas.tenant import DEFAULT_TENANT, EVENTS_PER_SECOND_MAX
 
 _rate_limit = click.IntRange(1, EVENTS_PER_SECOND_MAX)
 _listening = (

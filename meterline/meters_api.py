@@ -7,7 +7,6 @@ routes take JSON only, which no form of a web page can send.
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -17,17 +16,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from aggregation.present import meter_body
 from ingest.api import problem_response
 from ingest.request import RefusedError
 from schemas.configuration import ConfigurationError, Fault
-from schemas.identity import content_digest
 from schemas.log import LogConfig
 from schemas.meter import DESCRIBING, Meter, changed_meters, meter_set, parse_meter
-from stores.log import Log, MeterTimes
+from stores.log import Log
 
 BODY_BYTES_MAX = 256 << 10
 _SOURCE = "the request"
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ def create_meter(log: Log, definition: dict[str, Any]) -> Answer:
         return newest.model_copy(update={"meters": meter_set([*newest.meters, meter], _SOURCE)})
 
     log.reconfigure(change)
-    return HTTPStatus.CREATED, document(meter, log.meter_times(meter.slug))
+    return HTTPStatus.CREATED, meter_body(meter, log.meter_times()[meter.slug])
 
 
 def update_meter(log: Log, slug: str, definition: dict[str, Any]) -> Answer:
@@ -86,7 +84,7 @@ def update_meter(log: Log, slug: str, definition: dict[str, Any]) -> Answer:
         )
 
     log.reconfigure(change)
-    return HTTPStatus.OK, document(updated[-1], log.meter_times(slug))
+    return HTTPStatus.OK, meter_body(updated[-1], log.meter_times()[slug])
 
 
 def withdraw_meter(log: Log, slug: str) -> Answer:
@@ -98,28 +96,6 @@ def withdraw_meter(log: Log, slug: str) -> Answer:
 
     log.reconfigure(change)
     return HTTPStatus.NO_CONTENT, None
-
-
-def document(meter: Meter, times: MeterTimes) -> dict[str, Any]:
-    """A meter as the API shows it."""
-    return {
-        **meter.written(),
-        "id": meter_id(meter.slug, times.created_at),
-        "createdAt": times.created_at,
-        "updatedAt": times.updated_at,
-    }
-
-
-def meter_id(slug: str, created_at: datetime) -> str:
-    """A ULID that is made of when the meter came into force, and of its slug.
-
-    >>> from datetime import UTC
-    >>> meter_id("calls", datetime(2026, 1, 31, tzinfo=UTC))
-    '01KG8NJW00YHQNK47BZBEAP6CH'
-    """
-    millis = round(created_at.timestamp() * 1000)
-    number = (millis << 80) | int(content_digest(slug.encode())[:20], 16)
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 async def _answered(

@@ -18,21 +18,41 @@ from aggregation.store import usage_between
 from ingest.app import import_file
 from ingest.store import Rejected, append_again, open_rejections
 from invoicing import store as books
-from invoicing.render import render_invoice
 from meterline.audit import audit
 from meterline.backfill import backfill_meter
 from meterline.billing import bill
 from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
+from meterline.ledger import (
+    close_books,
+    export_ledger,
+    list_entries,
+    post_documents,
+    reopen_books,
+    reverse_entry,
+    trial_balance,
+    verify_ledger,
+)
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
-from meterline.revenue import OPERATIONS as REVENUE_OPERATIONS
+from meterline.price_operations import (
+    apply_price_book,
+    diff_price_books,
+    plan_price_book,
+    price_history,
+    stored_books,
+    validate_price_books,
+)
+from meterline.price_simulation import simulate_prices
+from meterline.rendering import apply_seller, show_invoice
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.system import System, configure_meters, wait_until_stored
-from meterline.tables import balance_table, invoice_table, meter_table
+from meterline.tables import invoice_table, meter_table
+from meterline.webhooks import WEBHOOK_OPERATIONS
+from rating.contract_faults import contract_faults
 from schemas.configuration import ConfigurationError, faults_of
-from schemas.contract import contract_faults, parse_contracts
-from schemas.log import DEFAULT_TENANT, Flush
-from schemas.price_book import PriceBook, parse_price_book
+from schemas.contract import parse_contracts
+from schemas.log import Flush
+from schemas.tenant import DEFAULT_TENANT
 
 
 def import_usage(app: System, *, path: str) -> Iterator[Output]:
@@ -69,23 +89,13 @@ def list_meters(app: System, *, as_json: bool) -> Iterator[Output]:
     yield meter_table(in_force, [meter for meter in app.log.meters() if meter.slug not in slugs])
 
 
-def apply_price_book(app: System, *, text: str, file: str) -> Iterator[Output]:
-    """Store a price book's version, for ever."""
-    book = parse_price_book(text, file, [meter.slug for meter in app.log.meters()])
-    with app.database.begin() as connection:
-        new = books.apply_price_book(
-            connection, DEFAULT_TENANT, book=book.book, version=book.version, digest=book.digest,
-            body=book.canonical(), applied_at=datetime.now(UTC),
-        )  # fmt: skip
-    yield Text(text=f"{book.book} version {book.version}: {'stored' if new else 'stored before'}, digest {book.digest}")
-
-
 def apply_contracts(app: System, *, text: str, file: str) -> Iterator[Output]:
     """Store who pays for which subjects, on which plan."""
     contracts = parse_contracts(text, file)
     with app.database.begin() as connection:
-        stored = books.price_books(connection, DEFAULT_TENANT)
-        if stored and (faults := contract_faults(contracts, PriceBook.from_canonical(stored[-1]["body"]), file)):
+        stored = stored_books(connection)
+        meters = {meter.slug: meter for meter in app.log.meters()}
+        if stored.names and (faults := contract_faults(contracts, stored, file, meters)):
             raise ConfigurationError(faults)
         new = books.apply_contracts(
             connection,
@@ -133,7 +143,7 @@ def replay_rejections(app: System, *, reason: str | None, repaired: str | None) 
     rows = open_rejections(app.clickhouse, app.database, reason)
     if repaired is not None:
         known = {row.position for row in rows}
-        listed = [Rejected.from_json(line) for line in repaired.splitlines() if line.strip()]
+        listed = [Rejected.from_json(line) for line in repaired.split("\n") if line.strip()]
         rows = [row for row in listed if row.position in known]
         if unknown := sorted({row.position for row in listed} - known):
             yield Text(text=f"no open rejection at {', '.join(unknown)}; skipped")
@@ -149,25 +159,15 @@ def list_invoices(app: System, *, period: str) -> Iterator[Output]:
         yield invoice_table(period, books.invoices_of(connection, DEFAULT_TENANT, period))
 
 
-def show_invoice(app: System, *, number: str) -> Iterator[Output]:
-    """An invoice in full, with the explanation of each line."""
-    with app.database.connect() as connection:
-        invoice = books.invoice(connection, DEFAULT_TENANT, number)
-        yield Text(text=render_invoice(invoice, books.lines_of(connection, invoice["id"].item())))
-
-
-def trial_balance(app: System) -> Iterator[Output]:
-    """The balance of every account; debits and credits are equal."""
-    with app.database.connect() as connection:
-        yield balance_table(books.trial_balance(connection, DEFAULT_TENANT))
-
-
 OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     operation.__name__: operation
     for operation in (
-        import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, show_usage, bill,
+        import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, apply_seller,
+        show_usage, bill,
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
-        create_key, list_keys, revoke_key, limit_tenant, *REVENUE_OPERATIONS,
+        create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
+        price_history, simulate_prices, list_entries, post_documents, reverse_entry, verify_ledger, close_books,
+        reopen_books, export_ledger, *WEBHOOK_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}
@@ -192,5 +192,6 @@ def outputs_of(app: System, operation: str, parameters: dict[str, Any]) -> Itera
         yield from OPERATIONS[operation](app, **parameters)
     except (LookupError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
         yield Failure(message=str(error))
-    except sa.exc.DataError as error:  # a text that PostgreSQL has no place for, such as one with a NUL
-        yield Failure(message=str(error.orig))
+    except (sa.exc.DataError, sa.exc.IntegrityError) as error:
+        # a text that PostgreSQL has no place for, such as one with a NUL; a rule of the books, such as a closed period
+        yield Failure(message=str(error.orig).splitlines()[0])

@@ -40,6 +40,14 @@ class Table(_Output):
     numbers: Sequence[str] = ()
 
 
+class File(_Output):
+    """A whole file: bytes, in base64 so that they travel as JSON."""
+
+    kind: Literal["file"] = "file"
+    name: str
+    content: str
+
+
 class Failure(_Output):
     """The operation ended here, and why. Nothing follows."""
 
@@ -47,7 +55,7 @@ class Failure(_Output):
     message: str
 
 
-Output = Progress | Text | Table | Failure
+Output = Progress | Text | Table | File | Failure
 
 _adapter: TypeAdapter[Any] = TypeAdapter(Annotated[Output, Field(discriminator="kind")])
 

@@ -6,11 +6,11 @@ are in use, and it does not start without any.
 """
 
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -30,45 +30,29 @@ from ingest.api import GroupCommit, ThreadedLog, problem_response
 from ingest.api import routes as gateway_routes
 from ingest.rate_limit import RateLimits
 from ingest.request import Refusal, RefusedError
-from meterline.access import Keys, body_of, guarded, is_loopback, may_read_files, uses_keys
-from meterline.embedded import Embedded, announced, embedded
+from ingest.store import replays_of
+from meterline.access import Keys, body_of, guarded, may_read_files
+from meterline.customers import customers_of
+from meterline.directory import announced
+from meterline.embedded import Embedded, embedded
 from meterline.keys import key_routes, local_key, refuse_without_keys
 from meterline.known_keys import KnownKeys
+from meterline.ledger_api import ledger_routes
+from meterline.listening import HOST, Listening, is_loopback
 from meterline.meters_api import meter_routes
 from meterline.operations import LOCAL_OPERATIONS, OPERATIONS, checked_parameters, outputs_of
 from meterline.output import encode
+from meterline.publisher import sending_webhooks
 from meterline.rollups import backfills_of
 from meterline.system import configure_meters
+from meterline.webhooks import private_allowed
+from meterline.webhooks_api import webhook_routes
 from stores.api_keys import look_up
 from stores.clickhouse import Clients, open_embedded
 
-HOST = "127.0.0.1"
 OPERATION_BYTES_MAX = 32 << 20  # a list of repaired rejections may be long
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Listening:
-    """Where a server listens, and to whom."""
-
-    port: int
-    """0 takes a free one."""
-    host: str = HOST
-    keys: bool | None = None
-    """Whether requests need keys; None: where others than this machine can reach it."""
-    events_per_second: int | None = None
-    """Of a tenant that has no rate of its own; None: as many as come."""
-
-    @property
-    def uses_keys(self) -> bool:
-        """Whether requests need keys."""
-        return uses_keys(self.host, self.keys)
-
-    @property
-    def rates(self) -> RateLimits:
-        """The buckets of the tenants, all of them full."""
-        return RateLimits(time.monotonic_ns, self.events_per_second)
 
 
 def serve(directory: Path, listening: Listening, meters: tuple[str, str] | None) -> int:
@@ -132,14 +116,15 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
     group_commit = GroupCommit(ThreadedLog(app.log), app.log.partitions)
     usage = UsageApi(
         Clients(lambda: open_embedded(app.clickhouse_directory)),
-        app.log.meters,
-        app.log.config,
+        app.log,
         partial(backfills_of, app.database, app.log),
+        partial(customers_of, app.database),
+        partial(replays_of, app.database),
     )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with group_commit.running():
+        async with group_commit.running(), sending_webhooks(app.database):
             yield
         usage.close()
 
@@ -175,9 +160,11 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
     hosts = [HOST, "localhost", listening.host]
     return guarded(
         [
-            *gateway_routes(group_commit, lambda: limits, listening.rates),
+            *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *key_routes(app.database),
+            *ledger_routes(app.database),
             *meter_routes(app.log),
+            *webhook_routes(app.database, private=private_allowed(os.environ)),
             *usage.routes(),
             Route("/healthz", health),
             Route("/metrics", metrics),

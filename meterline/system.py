@@ -14,7 +14,6 @@ from schemas.configuration import ConfigurationError
 from schemas.log import Limits, LogConfig
 from schemas.meter import Meter, changed_meters, parse_meters
 from stores.clickhouse import Client, open_clickhouse
-from stores.kafka_log import open_log
 from stores.log import Log
 from stores.postgres import engine_for, migrate
 from stores.servers import Servers
@@ -69,6 +68,8 @@ class StoredProgress:
 @contextmanager
 def connected(servers: Servers) -> Iterator[System]:
     """A system over the servers of a deployment, with the tables in place."""
+    from stores.kafka_log import open_log  # noqa: PLC0415  Kafka's client is loaded by a deployment alone
+
     database = engine_for(servers.postgres)
     migrate(database)
     clickhouse = open_clickhouse(servers.clickhouse)

@@ -43,17 +43,40 @@ def invoice_table(period: str, invoices: pl.DataFrame) -> Table:
     )
 
 
-def balance_table(balance: pl.DataFrame) -> Table:
+def balance_table(balances: pl.DataFrame, by: Sequence[str] = ()) -> Table:
     """A trial balance, with the sums of its two sides."""
     sides = ("debit", "credit")
+    split = balances.with_columns(
+        pl.max_horizontal(pl.col("balance_minor"), 0).alias("debit"),
+        pl.max_horizontal(-pl.col("balance_minor"), 0).alias("credit"),
+    )
     rows = [
-        [str(row["account"]), row["name"], row["currency"]]
-        + [_shown(row[f"{side}_minor"], row["currency"]) if row[f"{side}_minor"] else "" for side in sides]
-        for row in balance.iter_rows(named=True)
+        [str(row["account"]), row["name"], *(row[name] for name in by), row["currency"]]
+        + [_shown(row[side], row["currency"]) if row[side] else "" for side in sides]
+        for row in split.iter_rows(named=True)
     ]
-    totals = balance.group_by("currency").agg(pl.sum(f"{side}_minor") for side in sides).sort("currency")
-    rows += [["", "sum", currency, *(_shown(total, currency) for total in sums)] for currency, *sums in totals.rows()]
-    return Table(title="Trial balance", columns=("account", "name", "currency", *sides), rows=rows, numbers=sides)
+    totals = split.group_by("currency").agg(pl.sum(*sides)).sort("currency")
+    rows += [
+        ["", "sum", *[""] * len(by), currency, *(_shown(total, currency) for total in sums)]
+        for currency, *sums in totals.rows()
+    ]
+    return Table(title="Trial balance", columns=("account", "name", *by, "currency", *sides), rows=rows, numbers=sides)
+
+
+def entry_table(entries: pl.DataFrame, postings: pl.DataFrame) -> Table:
+    """Entries, a posting a row; the entry stands at its first one."""
+    heads = {
+        row["id"]: [str(row["sequence"]), row["id"], str(row["effective_at"]), row["template"], row["description"]]
+        for row in entries.iter_rows(named=True)
+    }
+    rows = []
+    for line in postings.iter_rows(named=True):
+        head = heads[line["entry_id"]] if line["position"] == 1 else [""] * 5
+        shown = _shown(abs(line["amount_minor"]), line["currency"])
+        amounts = [shown, ""] if line["amount_minor"] > 0 else ["", shown]
+        rows.append([*head, str(line["account"]), line["customer"], line["dimension"], line["currency"], *amounts])
+    columns = ("number", "entry", "date", "template", "description", "account", "customer", "dimension", "currency")
+    return Table(title="Journal entries", columns=(*columns, "debit", "credit"), rows=rows, numbers=("debit", "credit"))
 
 
 def _shown(minor: int, currency: str) -> str:

@@ -1,230 +1,196 @@
-"""The rater: usage, a price book and contracts give the charges of a period, for all customers at once. Core.
+"""The rater: usage, price books and contracts give the charges of billing periods, for all customers at once. Core.
 
-Decides who pays for a subject, and what of a plan becomes a charge. Owns the invariants that the slices of a charge
-add up to its exact amount, that an amount is rounded once, and that the order of the usage rows changes nothing.
+Decides the order of the stages. Owns the invariants that the slices of a charge add up to its gross amount, that an
+amount is rounded once, and that the order of the usage rows changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal
-from functools import reduce
-from typing import Any
+from datetime import date, datetime
 
 import polars as pl
 
-from rating.slices import Step, billable, slice_amount, steps_of, terms_of
-from schemas.charge import CHARGES, SLICE
-from schemas.contract import Contracts
-from schemas.money import MINOR_UNITS, QUANTITY, average, rounded_minor
-from schemas.price_book import WHOLE_DIGITS_MAX, FlatCharge, PriceBook
-from schemas.tables import LATEST_ORDER
+from rating.billionths import quantity_of
+from rating.bills import Bills, bills_of
+from rating.books import Books
+from rating.chain import CHARGED, Chained, chain
+from rating.combining import combined
+from rating.customers import Customers, customers_of
+from rating.levels import CARRIED
+from rating.rows import Priced, priced_rows
+from rating.schedules import Period, Scheduler
+from rating.wanted import wants_of, wants_of_others
+from rating.worded import charges_of, discounts_of, slices_of
+from schemas.charges import Charge
+from schemas.contract import Contract, Contracts
+from schemas.wanted import Want
 
-_LIMIT = 10**WHOLE_DIGITS_MAX
-_SUM_LIMIT = 10**29  # what a QUANTITY holds
+
+@dataclass(frozen=True)
+class Basis:
+    """What is rated, and what charges say they were rated from."""
+
+    books: Books
+    contracts: Contracts
+    aggregations: Mapping[str, str]
+    """How the rows of each meter are combined."""
+    after: date
+    through: date
+    """Periods are rated whose end is on a day in (after, through], counted where the customer is."""
+    cut: int = 0
+    """The barrier: usage of the epochs below it."""
+    advance: bool = False
+    """Whether what is paid in advance of the period that has begun is rated as well."""
 
 
 @dataclass(frozen=True)
 class Rated:
-    """What rating a period gives."""
+    """What rating gives."""
 
     charges: pl.DataFrame
-    """Columns `schemas.charge.CHARGES`, sorted by customer and the charge's place in its plan."""
+    """Columns `schemas.charge.CHARGES`, sorted by customer, period and the order of the invoice."""
+    slices: pl.DataFrame
+    """Columns `schemas.charge.SLICES`, in the order of the charges."""
+    discounts: pl.DataFrame
+    """Columns `schemas.charge.DISCOUNTS`, in the order of the charges."""
     unassigned: pl.DataFrame
-    """Usage that nobody pays for: columns subject, meter and quantity (QUANTITY), sorted by subject and meter."""
+    """Usage that nobody pays for: columns subject, meter, quantity (QUANTITY) and reason, sorted."""
+    carried: pl.DataFrame
+    """The levels that recurring charges end with: columns customer, charge, group, cell, quantity; sorted. Those that
+    were carried to charges without a period here stay as they came. A level of 0 has no row."""
 
 
-def rate(
-    usage: pl.DataFrame,
-    book: PriceBook,
-    contracts: Contracts,
-    *,
-    period: str,
-    cut: int,
-    aggregations: Mapping[str, str],
-) -> Rated:
-    """The charges of a period (a calendar month, "2013-01") with their slices, and the usage that nobody pays for.
+class Rater:
+    """Rates customers of one basis: all at once with `rate`, or some at a time, so that memory stays bounded."""
 
-    `usage` has the columns subject, meter, quantity (QUANTITY) and uniques (list of strings, for UNIQUE_COUNT meters,
-    which have no quantity), in any order, also with several rows for a subject and meter; where there are AVG meters
-    also sum and count, and where there are LATEST meters latest, a struct with LATEST_ORDER. `aggregations` says how
-    the rows of a meter are combined: SUM and COUNT add, MIN and MAX take the extreme, AVG divides the sum of the sums
-    by that of the counts, LATEST takes the quantity that is last in LATEST_ORDER, UNIQUE_COUNT counts the distinct
-    strings. `cut`, the barrier whose earlier epochs the usage is of, is only recorded.
+    def __init__(self, basis: Basis) -> None:
+        self.basis = basis
+        self._wants: dict[int, tuple[Want, ...]] = {}  # by schedule: the scheduler keeps them
+        self._scheduler = Scheduler(
+            basis.books,
+            basis.contracts,
+            after=basis.after,
+            through=basis.through,
+            aggregations=basis.aggregations,
+            advance=basis.advance,
+        )
 
-    In this order: (1) A contract in force (`Contract.in_force`) pays for its subjects, and is charged for its plan also
-    without usage. Any other subject with usage is a customer of its own on the book's default plan; if there is none,
-    or if a contract's customer has that very name, its usage is unassigned. (2) The usage of all subjects of a customer
-    is combined before it is rated, because tiers are the customer's. (3) A quantity below 0 is rated as 0. Every charge
-    of the plan gives a line, except one whose quantity and amount are 0. (4) Lines are split into slices; (5) amounts
-    are the sums of slices, rounded last, because a price may be a fraction of a cent.
+    @property
+    def charges(self) -> list[Charge]:
+        """The charges of all billing periods, as their terms have them."""
+        return [segment.charge for period in self._periods for segment in period.segments]
 
-    Raises ValueError for a contract on a plan that the book lacks and for usage of a meter without aggregation;
-    OverflowError, or polars' error, where a quantity or an amount needs more than 17 whole digits.
-    """
-    # 1. who pays
-    customers = _customers(usage, book, contracts, period_end(period))
-    subjects = customers.explode("subjects", empty_as_null=False, keep_nulls=False)
-    owned = usage.join(subjects.select("place", subject="subjects"), on="subject", how="left")
-    # 2. combine
-    quantities = _combined(owned.filter(pl.col("place").is_not_null()), "place", aggregations)
-    unassigned = _combined(owned.filter(pl.col("place").is_null()), "subject", aggregations)
-    # 3. lines
-    lines, steps = _lines(customers, quantities, book)
-    # 4. slices
-    slices = _slices(steps)
-    # 5. amounts
-    assert lines["line"].equals(slices["line"]), "a line without slices, or slices without a line"
-    rated = lines.hstack(slices.drop("line").get_columns())
-    charges = _worded(rated, customers, book).with_columns(
-        amount_minor=rounded_minor(pl.col("amount"), MINOR_UNITS[book.currency]),
-        period=pl.lit(period),
-        contracts_digest=pl.lit(contracts.digest),
-        cut=pl.lit(cut, pl.Int64),
+    @property
+    def span(self) -> tuple[datetime, datetime] | None:
+        """From the first start to the last end of all billing periods; None when there is none."""
+        bounds = [(period.start_at, period.end_at) for period in self._periods]
+        return (min(start for start, _ in bounds), max(end for _, end in bounds)) if bounds else None
+
+    @property
+    def _periods(self) -> list[Period]:
+        every = [*self.basis.contracts.contracts, None]
+        schedules = {id(schedule): schedule for schedule in map(self._scheduler.of, every)}.values()
+        return [period for schedule in schedules for period in schedule]
+
+    def wants(self, contract: Contract) -> tuple[Want, ...]:
+        """The usage that the charges of a contract look at; none where it has no billing period in question."""
+        schedule = self._scheduler.of(contract)
+        if id(schedule) not in self._wants:
+            self._wants[id(schedule)] = wants_of(schedule)
+        return self._wants[id(schedule)]
+
+    def bills(self, contract: Contract) -> bool:
+        """Whether a contract has a billing period in question."""
+        return bool(self._scheduler.of(contract))
+
+    def wants_of_others(self) -> tuple[Want, ...]:
+        """The usage that is looked at of subjects that no contract names: of all meters."""
+        basis = self.basis
+        default = self._scheduler.of(None)
+        return wants_of_others(default, basis.aggregations, after=basis.after, through=basis.through)
+
+    def rate(
+        self,
+        usage: pl.DataFrame,
+        contracts: Sequence[Contract] | None = None,
+        *,
+        carried: pl.DataFrame | None = None,
+        prepaid: Mapping[str, int] | None = None,
+    ) -> Rated:
+        """The charges of some contracts, or of all; and of the subjects in the usage that no contract at all names.
+
+        `usage` has the columns rating.frames.USAGE that the charges ask for, in any order. `carried` has the columns of
+        `Rated.carried`, `prepaid` the prepaid credits of customers in minor units of their currency.
+
+        In this order: (1) who pays: a contract for its subjects, and without usage too; any other subject with usage is
+        a customer of its own on the default plan, if there is one and no contract's customer has that very name. (2)
+        Rows are priced; (3) the chain makes amounts of them, and rounds; (4) rows get their words and ids.
+
+        Raises LookupError and ValueError for what cannot be rated: a contract on a plan, version or currency that there
+        is not, usage of a meter without aggregation, usage without a dimension that a charge asks for; OverflowError,
+        or polars' error, where a quantity or an amount needs more than 17 whole digits.
+        """
+        basis = self.basis
+        # 1. who pays
+        taken = pl.Series(sorted(basis.contracts.names), dtype=pl.String)
+        others = usage.lazy().select("subject", "at").filter(~pl.col("subject").is_in(taken.implode())).collect()
+        customers = customers_of(basis.contracts.contracts if contracts is None else contracts, others, self._scheduler)
+        # 2. price
+        priced = priced_rows(usage, customers, basis.aggregations, _placed(carried, customers))
+        # 3. chain
+        bills = bills_of(customers, usage, basis.aggregations, prepaid or {})
+        chained = _chained(priced, bills, customers)
+        # 4. words
+        charges, ids = charges_of(
+            chained.lines, priced.rows, bills, customers, contracts_digest=basis.contracts.digest, cut=basis.cut
+        )
+        return Rated(
+            charges,
+            slices_of(priced, chained.lines, ids, customers),
+            discounts_of(chained.applied, ids),
+            pl.concat([_nobodys(usage, customers, basis.aggregations), priced.unassigned]),
+            _carried_on(priced.carried, carried, customers),
+        )
+
+
+def _chained(priced: Priced, bills: Bills, customers: Customers) -> Chained:
+    key = ("place", "period_start")
+    of_bill = customers.billed.select(key).with_row_index("bill")
+    rows = priced.rows.join(of_bill, on=key, how="left", maintain_order="left")
+    buckets = priced.parts.filter(pl.col("bucket_at").is_not_null()).select("row", "bucket_at", "amount")
+    return chain(
+        rows.select(*CHARGED), bills.bills, customers.charges, bills.levels, bills.policies, buckets, bills.beside
     )
-    return Rated(charges.select(*CHARGES), unassigned.sort("subject", "meter"))
 
 
-def period_end(period: str) -> date:
-    """The first day after a calendar month. Raises ValueError for what is none.
-
-    >>> period_end("2013-12")
-    datetime.date(2014, 1, 1)
-    """
-    try:
-        start = date.fromisoformat(f"{period}-01")
-    except ValueError:
-        raise ValueError(f"period {period!r}; allowed: a month such as 2013-01") from None
-    return date(start.year + start.month // 12, start.month % 12 + 1, 1)
-
-
-def _customers(usage: pl.DataFrame, book: PriceBook, contracts: Contracts, end: date) -> pl.DataFrame:
-    """Who is charged in the period, sorted: columns customer, plan, subjects, and place, the row's number."""
-    in_force = [contract for contract in contracts.contracts if contract.in_force(end)]
-    plans = {plan.id for plan in book.plans}
-    lost = [f"{contract.customer} on {contract.plan}" for contract in in_force if contract.plan not in plans]
-    if lost:
-        known = f"allowed: a plan of {book.book} version {book.version}: {', '.join(sorted(plans))}"
-        raise ValueError(f"contracts on plans that the price book lacks: {', '.join(lost)}; {known}")
-    customers = pl.DataFrame(
-        {
-            "customer": [contract.customer for contract in in_force],
-            "plan": [contract.plan for contract in in_force],
-            "subjects": [contract.subjects for contract in in_force],
-        },
-        schema={"customer": pl.String, "plan": pl.String, "subjects": pl.List(pl.String)},
-    )
-    if book.default_plan is not None:
-        taken = pl.concat([customers["subjects"].explode(empty_as_null=False, keep_nulls=False), customers["customer"]])
-        others = usage.select(customer=pl.col("subject").unique())
-        others = others.join(taken.to_frame("customer"), on="customer", how="anti")
-        plan = pl.lit(book.default_plan)
-        customers = pl.concat([customers, others.with_columns(plan=plan, subjects=pl.concat_list("customer"))])
-    return customers.sort("customer").with_row_index("place")
-
-
-def _combined(usage: pl.DataFrame, owner: str, aggregations: Mapping[str, str]) -> pl.DataFrame:
-    """Columns owner, meter and quantity: one row for each owner and meter that has usage, in no order."""
+def _nobodys(usage: pl.DataFrame, customers: Customers, aggregations: Mapping[str, str]) -> pl.DataFrame:
+    """The usage of subjects that nobody pays for (columns UNASSIGNED), sorted by subject and meter."""
     strangers = sorted(set(usage["meter"].unique()) - set(aggregations))
     if strangers:
-        raise ValueError(f"usage of meters without an aggregation: {', '.join(strangers)}")
-    _refuse_overflow(usage["quantity"], "a quantity")
-    if "sum" in usage.columns:
-        _refuse_overflow(usage["sum"], "the sum of an average's values", terms=len(usage), limit=_SUM_LIMIT)
-    quantity = pl.col("quantity")
-    uniques = pl.col("uniques").explode(empty_as_null=False, keep_nulls=False)
-    combine = {
-        "SUM": quantity.sum(),
-        "COUNT": quantity.sum(),
-        "MIN": quantity.min(),
-        "MAX": quantity.max(),
-        "AVG": average(pl.col("sum").sum(), pl.col("count").sum()).alias("quantity"),
-        "LATEST": quantity.sort_by([*(pl.col("latest").struct.field(name) for name in LATEST_ORDER), quantity]).last(),
-        "UNIQUE_COUNT": uniques.n_unique().cast(QUANTITY).alias("quantity"),
-    }
-    parts = [pl.LazyFrame(schema={owner: usage.schema[owner], "meter": pl.String, "quantity": QUANTITY})]
-    for kind, expression in combine.items():
-        if meters := [meter for meter, aggregation in aggregations.items() if aggregation == kind]:
-            parts.append(usage.lazy().filter(pl.col("meter").is_in(meters)).group_by(owner, "meter").agg(expression))
-    combined = pl.concat(pl.collect_all(parts))
-    _refuse_overflow(combined["quantity"], "the sum of a customer's quantities")
-    return combined
+        known = ", ".join(sorted(aggregations)) or "(none)"
+        raise ValueError(f"usage of meters without an aggregation: {', '.join(strangers)}; allowed: {known}")
+    lost = usage.join(customers.subjects, on="subject", how="anti")
+    kinds = pl.col("meter").replace_strict(aggregations, return_dtype=pl.String)
+    found = combined(lost.with_columns(aggregation=kinds), ["subject", "meter"]).sort("subject", "meter")
+    reason = pl.lit("no contract in force names the subject, and there is no default plan for it")
+    return found.select("subject", "meter", quantity=quantity_of(pl.col("billionths")), reason=reason)
 
 
-def _lines(
-    customers: pl.DataFrame, quantities: pl.DataFrame, book: PriceBook
-) -> tuple[pl.DataFrame, list[tuple[Step, pl.LazyFrame]]]:
-    """The lines (columns line and quantity), sorted; and each step of each charge with the lines that it sells to.
-
-    The number of a line is its place in the result if every customer had every charge of the book: so it sorts by
-    customer, then by place in the plan, and tells both.
-    """
-    slots = [(plan.id, charge) for plan in book.plans for charge in plan.charges]
-    every = {plan.id: customers.lazy().filter(pl.col("plan") == plan.id).select("place") for plan in book.plans}
-    possible = [steps_of(charge, pl.col("quantity"), book.policies.zero_usage_flat) for _, charge in slots]
-    wanted = []
-    for slot, ((plan, charge), of_charge) in enumerate(zip(slots, possible, strict=True)):
-        line = (pl.col("place").cast(pl.Int64) * len(slots) + slot).alias("line")
-        if isinstance(charge, FlatCharge):
-            used = every[plan].select(line, quantity=pl.lit(1).cast(QUANTITY))
-        else:
-            of_meter = quantities.lazy().filter(pl.col("meter") == charge.meter)
-            used = every[plan].join(of_meter, on="place", how="left").select(line, billable(pl.col("quantity")))
-        owed = [step.sold for step in of_charge if step.flat > 0]
-        wanted.append(used.filter(reduce(pl.Expr.or_, owed, pl.col("quantity") > 0)))
-    lines = pl.collect_all(wanted)
-    sold = [
-        (step, used.lazy().filter(step.sold).select("line", quantity=step.quantity))
-        for used, of_charge in zip(lines, possible, strict=True)
-        for step in of_charge
-    ]
-    return pl.concat(lines).sort("line"), sold
+def _placed(carried: pl.DataFrame | None, customers: Customers) -> pl.DataFrame | None:
+    """Carried levels by place."""
+    if carried is None or carried.is_empty():
+        return None
+    return carried.join(customers.names.with_row_index("place"), on="customer").select(*CARRIED)
 
 
-def _slices(steps: list[tuple[Step, pl.LazyFrame]]) -> pl.DataFrame:
-    """Columns line, slices and amount, sorted by line.
-
-    Slices are sorted while they are narrow, and packed into lists last: polars moves lists of structs about slowly.
-    """
-    terms = terms_of([step for step, _ in steps])
-    sold = pl.concat([lines.with_columns(term=pl.lit(at, pl.UInt32)) for at, (_, lines) in enumerate(steps)])
-    slices = sold.collect().sort("line", maintain_order=True)
-    slices = slices.select("line", "quantity", *[column.gather(slices["term"]) for column in terms])
-    amount = slice_amount(pl.col("quantity"), pl.col("billionth_price"), pl.col("flat_amount"))
-    slices = slices.with_columns(amount=amount)
-    by_line = slices.lazy().group_by("line", maintain_order=True)
-    explanation = pl.struct(field.name for field in SLICE.fields)
-    packed, sums = pl.collect_all([by_line.agg(explanation.alias("slices")), by_line.agg(pl.col("amount").sum())])
-    # Amounts are not negative, so no sum is above the largest amount times the most slices.
-    _refuse_overflow(slices["amount"], "the sum of a charge's slices", terms=packed["slices"].list.len().max())
-    return packed.hstack([sums["amount"]])
-
-
-def _worded(rated: pl.DataFrame, customers: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
-    """The rated lines with the customer's name, the words of the charge, and the book that they were rated by."""
-    charges = [charge for plan in book.plans for charge in plan.charges]
-    words = pl.DataFrame(
-        [(charge.id, charge.title, charge.model, getattr(charge, "meter", None)) for charge in charges],
-        schema={name: CHARGES[name] for name in ("charge", "description", "model", "meter")},
-        orient="row",
-    )
-    slots = rated["line"] % len(charges)
-    return rated.with_columns(
-        customers["customer"].gather(rated["line"] // len(charges)),
-        *[column.gather(slots) for column in words],
-        currency=pl.lit(book.currency),
-        book=pl.lit(book.book),
-        book_version=pl.lit(book.version, pl.Int64),
-        book_digest=pl.lit(book.digest),
-    )
-
-
-def _refuse_overflow(numbers: pl.Series, what: str, terms: Any = 1, limit: int = _LIMIT) -> None:
-    """Raises OverflowError unless any sum of so many of the numbers is below the limit, of 17 whole digits as a rule.
-
-    group_by adds decimals as 128-bit integers without a look at overflow; so this looks for it.
-    """
-    extremes = [abs(number) for number in (numbers.min(), numbers.max()) if isinstance(number, Decimal)]
-    if extremes and max(extremes) * terms >= limit:
-        digits = len(str(limit)) - 1
-        raise OverflowError(f"{what} may need more than {digits} whole digits: {terms} of up to {max(extremes)}")
+def _carried_on(found: pl.DataFrame, carried: pl.DataFrame | None, customers: Customers) -> pl.DataFrame:
+    """The levels at the end, by customer and charge; those of charges that were not rated stay as they came."""
+    named = found.with_columns(customers.names["customer"].gather(found["place"]))
+    named = named.select("customer", "charge", "group", "cell", "quantity")
+    if carried is not None and not carried.is_empty():
+        ids = pl.Series([term.charge.id for term in customers.charges], dtype=pl.String)
+        rated = customers.segments.select("place", charge=pl.lit(ids).gather(pl.col("term"))).unique()
+        rated = rated.with_columns(customers.names["customer"].gather(rated["place"]))
+        kept = carried.join(rated, on=["customer", "charge"], how="anti").select(named.columns)
+        named = pl.concat([named, kept])
+    return named.sort("customer", "charge", "group", "cell")

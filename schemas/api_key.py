@@ -16,12 +16,11 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from schemas.log import DEFAULT_TENANT
+from schemas.tenant import DEFAULT_TENANT, EVENTS_PER_SECOND_MAX
 
 ID_BYTES = 8
 SECRET_BYTES = 32
 NAME_LENGTH_MAX = 200
-EVENTS_PER_SECOND_MAX = 1_000_000_000
 
 TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 """Tenants that keys are for. Direct producers may name others, up to 512 bytes of any text; those have no keys."""

@@ -4,6 +4,7 @@ Owns how a YAML text becomes values: decimals stay decimals (never floats), a ke
 fault names its file, key, value and what is allowed there.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -39,9 +40,15 @@ class ConfigurationError(ValueError):
 
 
 class _DecimalLoader(yaml.SafeLoader):
-    """YAML in which a number with a point is a Decimal, and a key that stands twice is an error."""
+    """YAML in which a number with a point is a Decimal, and a key that stands twice is an error.
+
+    A key is never a boolean: YAML 1.1 takes `on` for one.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for position, key in enumerate(keys):
             if key in keys[:position]:
@@ -57,8 +64,8 @@ _DecimalLoader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: no
 def parse_yaml(text: str, file: str) -> dict[str, Any]:
     """The mapping that a YAML text holds. Raises ConfigurationError when it is no YAML or no mapping.
 
-    >>> parse_yaml("price: 0.10", "book.yaml")
-    {'price': Decimal('0.10')}
+    >>> parse_yaml("{price: 0.10, on: 2013-01-31}", "book.yaml")
+    {'price': Decimal('0.10'), 'on': '2013-01-31'}
     """
     try:
         parsed = yaml.load(text, Loader=_DecimalLoader)  # noqa: S506  a SafeLoader
@@ -87,8 +94,9 @@ def faults_of(error: ValidationError, file: str, prefix: str = "") -> list[Fault
 
 
 def _path(location: tuple[int | str, ...]) -> str:
+    """The location as keys; a step in angle brackets is which of several types was taken, and no key."""
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
-    return path.removeprefix(".")
+    return re.sub(r"\.<[a-z_ ]+>", "", path).removeprefix(".")
 
 
 def _shown(details: ErrorDetails) -> str:

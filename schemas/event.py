@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from schemas.log import DEFAULT_TENANT, Limits
+from schemas.log import Limits
 from schemas.outcomes import Reason
+from schemas.tenant import DEFAULT_TENANT
 
 IDENTITY_FIELDS = ("id", "source", "type", "subject")
 

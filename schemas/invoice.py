@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import polars as pl
 
-from schemas.money import AMOUNT, QUANTITY
+from schemas.money import AMOUNT, PRICE, QUANTITY
 
 Columns = dict[str, pl.DataType | type[pl.DataType]]
 """Names and types of a frame's columns, in order."""
@@ -63,6 +63,38 @@ class Run:
     started_at: datetime
     posted_at: datetime | None
 
+
+SLICE = pl.Struct(
+    {
+        "label": pl.String,  # what the slice is of, where it is not the plain quantity: a cell, a fee, a trial; else ""
+        "up_to": QUANTITY,  # the tier's inclusive upper bound; null for a tier without end and for models without tiers
+        "quantity": QUANTITY,  # what of the quantity was sold at this price (packages, for the package model)
+        "unit_price": PRICE,
+        "flat": PRICE,  # the tier's flat amount, 0 where it is not owed
+        "amount": AMOUNT,
+    }
+)
+"""One step of a line's explanation."""
+
+CHARGED: Columns = {
+    "customer": pl.String,
+    "period": pl.String,  # the month that the billing period ends in: "2013-01"
+    "charge": pl.String,  # unique for a customer and period
+    "description": pl.String,
+    "model": pl.String,
+    "meter": pl.String,  # null for what is not metered
+    "quantity": QUANTITY,
+    "slices": pl.List(SLICE),
+    "amount": AMOUNT,  # exact, of the charge's own chain
+    "amount_minor": pl.Int64,  # rounded, less the charge's share of what plan and contract take off
+    "currency": pl.String,
+    "book": pl.String,
+    "book_version": pl.Int64,
+    "book_digest": pl.String,
+    "contracts_digest": pl.String,
+    "cut": pl.Int64,
+}
+"""Columns of a frame of charges that are billed, sorted by customer and the order of the invoice."""
 
 INVOICES: Columns = {
     "id": pl.String,

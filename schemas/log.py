@@ -19,10 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.identity import content_digest
 from schemas.meter import Meter
 
-DEFAULT_TENANT = "default"
-"""The tenant of an event that names none."""
-
-
 Bytes = npt.NDArray[np.uint8]
 Spans = npt.NDArray[np.int64]
 """Shape (n, 2): where each of some stretches of a buffer starts and ends; NO_PLACE twice for one that is not there."""

@@ -7,9 +7,10 @@ together must agree on which paths are values and which are objects, so that a b
 import re
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
 from itertools import chain
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -94,6 +95,14 @@ class Meter(BaseModel):
     def written(self) -> dict[str, Any]:
         """The definition as a file has it, without what is left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+class MeterTimes(NamedTuple):
+    """When a meter first was in force, since when it is defined as it is, and since when it is in force no more."""
+
+    created_at: datetime
+    updated_at: datetime
+    withdrawn_at: datetime | None = None
 
 
 def parse_meters(text: str, file: str) -> tuple[Meter, ...]:

@@ -23,6 +23,7 @@ DURATION_MAX = timedelta(days=36_500)
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _STEP = re.compile(rf"""\.({_NAME})|\['({_NAME})'\]|\["({_NAME})"\]""")
+_DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)  # a mere number would be seconds since 1970
 _DURATION = re.compile(
     r"P(?=[0-9T])(?:(\d{1,5})W)?(?:(\d{1,5})D)?(?:T(?=\d)(?:(\d{1,7})H)?(?:(\d{1,8})M)?(?:(\d{1,10})S)?)?"
 )
@@ -85,14 +86,21 @@ def duration_text(duration: timedelta) -> str:
 
 
 def _instant(written: Any) -> Any:
-    if not isinstance(written, str | datetime):
-        raise ValueError("allowed: an RFC 3339 instant such as 2013-01-31T10:00:00Z")  # noqa: TRY004  pydantic's way
+    if not isinstance(written, datetime) and not (isinstance(written, str) and _DATE_AND_TIME.match(written)):
+        raise ValueError("allowed: an RFC 3339 instant such as 2013-01-31T10:00:00Z")
     return written
+
+
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("allowed: an instant of the years 1 to 9999, in UTC") from None
 
 
 Path = Annotated[str, BeforeValidator(canonical_path)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(duration_text, when_used="json")]
-Instant = Annotated[AwareDatetime, BeforeValidator(_instant), AfterValidator(lambda instant: instant.astimezone(UTC))]
+Instant = Annotated[AwareDatetime, BeforeValidator(_instant), AfterValidator(_in_utc)]
 
 
 class Filter(BaseModel):

@@ -1,10 +1,12 @@
 """Money: currencies with their minor units, and the one function that rounds.
 
-Owns the invariant that an amount is rounded once, here, half away from zero, from an exact decimal to a whole number
-of minor units (cents, yen, fils). Nothing else in Meterline rounds money, and no float comes near it.
+Owns the invariant that an amount is rounded once, here, from an exact decimal to a whole number of minor units (cents,
+yen, fils): half away from zero, or half to even where a price book says so. Nothing else in Meterline rounds money, and
+no float comes near it.
 """
 
 from decimal import Decimal
+from typing import Literal
 
 import polars as pl
 
@@ -26,14 +28,16 @@ MINOR_UNITS = {
 """Decimals of each currency's minor unit (ISO 4217, table A.1)."""
 
 
-def rounded_minor(amount: pl.Expr, minor_units: int) -> pl.Expr:
-    """An exact decimal amount as a whole number of minor units (Int64), rounded half away from zero.
+def rounded_minor(amount: pl.Expr, minor_units: int, rounding: Literal["half_up", "half_even"] = "half_up") -> pl.Expr:
+    """An exact decimal amount as a whole number of minor units (Int64), rounded half away from zero, or to even.
 
     >>> exact = pl.Series(["0.125", "-0.125", "2.004"]).cast(AMOUNT)
     >>> pl.select(rounded_minor(pl.lit(exact), 2)).to_series().to_list()
     [13, -13, 200]
+    >>> pl.select(rounded_minor(pl.lit(exact), 2, "half_even")).to_series().to_list()
+    [12, -12, 200]
     """
-    rounded = amount.round(minor_units, mode="half_away_from_zero")
+    rounded = amount.round(minor_units, mode="half_to_even" if rounding == "half_even" else "half_away_from_zero")
     return rounded.cast(pl.Decimal(38, minor_units)).to_physical().cast(pl.Int64)
 
 
@@ -51,24 +55,6 @@ def average(total: pl.Expr, count: pl.Expr) -> pl.Expr:
     size = billionths.abs()
     rounded = size // terms + (size % terms * 2 >= terms).cast(pl.Int128)
     return (billionths.sign() * rounded).cast(pl.Decimal(38, 0)) * pl.lit(Decimal("0.000000001"), QUANTITY)
-
-
-def minor_of(amount: str, currency: str) -> int:
-    """An amount in units of a currency as a whole number of minor units. Raises ValueError for one that is none.
-
-    >>> minor_of("12.5", "USD"), minor_of("-7", "JPY")
-    (1250, -7)
-    """
-    units = MINOR_UNITS.get(currency)
-    if units is None:
-        raise ValueError(f"currency {currency!r}; allowed: one of {', '.join(MINOR_UNITS)}")
-    try:
-        scaled = Decimal(amount).scaleb(units)
-    except ArithmeticError:
-        raise ValueError(f"amount {amount!r}; allowed: a number such as 12.50") from None
-    if not scaled.is_finite() or scaled != int(scaled) or abs(scaled) >= 2**63:
-        raise ValueError(f"amount {amount}; allowed: at most {units} decimals of {currency}, and 64 bits")
-    return int(scaled)
 
 
 def major(minor: int, minor_units: int) -> Decimal:

@@ -3,7 +3,8 @@
 Owns what a query may ask, and the words in which one is refused. `to` is exclusive, as OpenMeter's SQL has it.
 """
 
-from datetime import datetime
+from collections.abc import Collection
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
@@ -15,6 +16,10 @@ from schemas.meter import Meter
 from schemas.text_filter import TextFilter
 
 LISTED_MAX = 100
+INSTANT_MIN = datetime(1930, 1, 1, tzinfo=UTC)
+INSTANT_MAX = datetime(2190, 1, 1, tzinfo=UTC)
+_OF_THE_MACHINE = {"localtime", "posixrules"}
+"""Files beside the time zones. What they say depends on the server."""
 SUBJECT = "subject"
 CUSTOMER = "customer_id"
 
@@ -37,7 +42,7 @@ class UnknownCustomerError(ValueError):
 
 
 def instant(value: Any) -> datetime:
-    """An RFC 3339 instant with its offset.
+    """An RFC 3339 instant with its offset, in the years that every store and every calendar on the way has.
 
     >>> instant("2023-11-07T00:00:00+01:00").isoformat()
     '2023-11-07T00:00:00+01:00'
@@ -47,10 +52,24 @@ def instant(value: Any) -> datetime:
     parsed = datetime.fromisoformat(value) if isinstance(value, str) and value[10:11] in {"T", "t", " "} else None
     if parsed is None or parsed.tzinfo is None:
         raise ValueError(f"{value!r}; allowed: an RFC 3339 instant such as 2023-11-07T00:00:00Z")
+    if not INSTANT_MIN <= parsed < INSTANT_MAX:
+        raise ValueError(f"{value!r}; allowed: from {INSTANT_MIN:%Y-%m-%d} on and before {INSTANT_MAX:%Y-%m-%d}")
     return parsed
 
 
+def whole(value: Any) -> Any:
+    """A whole number, or the decimal digits of one: not `true`, which Python takes for 1, and not `1_0`.
+
+    >>> whole("12"), whole(12)
+    ('12', 12)
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and not (value.isascii() and value.isdecimal())):
+        raise ValueError(f"{value!r}; allowed: a whole number")
+    return value
+
+
 Instant = Annotated[datetime, BeforeValidator(instant)]
+Whole = Annotated[int, BeforeValidator(whole)]
 Names = Annotated[tuple[str, ...], Field(max_length=LISTED_MAX)]
 
 
@@ -69,15 +88,17 @@ class UsageQuery(BaseModel):
     advanced_meter_group_by_filters: dict[str, TextFilter] = Field(default_factory=dict)
     filter_customer_id: Names = ()
     client_id: str | None = Field(default=None, min_length=1, max_length=36)
-    as_of: int | None = Field(default=None, ge=0, lt=1 << 32)
+    as_of: Whole | None = Field(default=None, ge=0, lt=1 << 32)
 
     @field_validator("window_time_zone")
     @classmethod
     def _known(cls, name: str) -> str:
         try:
-            ZoneInfo(name)
+            found = ZoneInfo(name) if name not in _OF_THE_MACHINE else None
         except (LookupError, ValueError, OSError):
-            raise ValueError(f"invalid time zone: unknown time zone {name}") from None
+            found = None
+        if found is None:
+            raise ValueError(f"invalid time zone: unknown time zone {name}")
         return name
 
     @model_validator(mode="after")
@@ -111,7 +132,12 @@ class UsageQuery(BaseModel):
         listed = {key: TextFilter.model_validate({"$in": list(found)}) for key, found in self.filter_group_by.items()}
         return {**listed, **self.advanced_meter_group_by_filters}
 
-    def check(self, meter: Meter) -> None:
+    @property
+    def by_customer(self) -> bool:
+        """Whether the answer has a row a customer: a query for customers always has."""
+        return CUSTOMER in self.group_by or bool(self.filter_customer_id)
+
+    def check(self, meter: Meter, customers: Collection[str]) -> None:
         """Raises InvalidQueryError where the meter has not what is asked for, UnknownCustomerError for a customer."""
         for name in self.group_by:
             if name not in {SUBJECT, CUSTOMER, *meter.group_by}:
@@ -120,9 +146,8 @@ class UsageQuery(BaseModel):
             if name not in meter.group_by:
                 raise InvalidQueryError(f"invalid group by filter: {name}")
         for customer in self.filter_customer_id:
-            raise UnknownCustomerError(f"customer with id {customer} not found")
-        if CUSTOMER in self.group_by:
-            raise InvalidQueryError("customer filter is required with customer_id group by")
+            if customer not in customers:
+                raise UnknownCustomerError(f"customer with id {customer} not found")
 
 
 def usage_query(parameters: dict[str, Any]) -> UsageQuery:
@@ -137,5 +162,5 @@ def usage_query(parameters: dict[str, Any]) -> UsageQuery:
     except ValidationError as error:
         first = error.errors()[0]
         place, message = ".".join(str(step) for step in first["loc"]), first["msg"].removeprefix("Value error, ")
-        ours = first["type"] == "value_error" and place not in {"from", "to"}
+        ours = first["type"] == "value_error" and place not in {"from", "to", "asOf"}
         raise InvalidQueryError(message if ours else f"{place}: {message}") from None

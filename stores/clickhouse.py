@@ -55,7 +55,7 @@ def open_embedded(path: Path) -> Client:
     return _with_tables(clickhouse_connect.get_client(interface="chdb", path=str(path)))
 
 
-def open_server(url: str) -> Client:
+def open_server(url: str, *, answers_within_s: int = ANSWER_TIMEOUT_S) -> Client:
     """A client of the server at http(s)://user:password@host:port/database, with the tables in place.
 
     Threads may share it, for it has no session. The database must be there already; without one it is the user's own.
@@ -67,7 +67,7 @@ def open_server(url: str) -> Client:
             dsn=url,
             interface=urlsplit(url).scheme,
             connect_timeout=CONNECT_TIMEOUT_S,
-            send_receive_timeout=ANSWER_TIMEOUT_S,
+            send_receive_timeout=answers_within_s,
             autogenerate_session_id=False,
         )
     )
@@ -79,11 +79,11 @@ def _with_tables(client: Client) -> Client:
     return client
 
 
-def open_clickhouse(url: str) -> Client:
+def open_clickhouse(url: str, *, answers_within_s: int = ANSWER_TIMEOUT_S) -> Client:
     """A client for a URL: `http://user:password@host:8123/database`, or `chdb:/path` for the embedded engine."""
     if url.startswith("chdb:"):
         return open_embedded(Path(url.removeprefix("chdb:")))
-    return open_server(url)
+    return open_server(url, answers_within_s=answers_within_s)
 
 
 class Clients:

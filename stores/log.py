@@ -8,19 +8,11 @@ before a record names it, so whoever reads the record finds the version.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from schemas.log import Configure, LogConfig, Punctuation
-from schemas.meter import Meter
-
-
-class MeterTimes(NamedTuple):
-    """When a meter was first in force, and since when it is defined as it was last."""
-
-    created_at: datetime
-    updated_at: datetime
+from schemas.meter import Meter, MeterTimes
 
 
 class Log(ABC):
@@ -124,23 +116,32 @@ class Log(ABC):
 
     def meters(self) -> tuple[Meter, ...]:
         """Every meter that ever was in force, by slug, as defined last. Usage of a withdrawn one stays billable."""
-        with self._engine.connect() as connection:
-            return _every_meter(_versions(connection))
+        return _every_meter({number: config for number, (_, config) in enumerate(self._written())})
 
-    def meter_times(self, slug: str) -> MeterTimes:
-        """Since when a meter is known, and known as it is. Raises LookupError where it never was in force."""
+    def meter_times(self) -> dict[str, MeterTimes]:
+        """Of each meter that ever was in force, since when it is known, is known as it is, and is withdrawn."""
+        times: dict[str, MeterTimes] = {}
+        known: dict[str, Meter] = {}
+        for written_at, config in self._written():
+            for meter in config.meters:
+                before = times.get(meter.slug, MeterTimes(written_at, written_at))
+                changed = known.get(meter.slug, meter) != meter
+                times[meter.slug] = MeterTimes(before.created_at, written_at if changed else before.updated_at)
+                known[meter.slug] = meter
+            for slug in times.keys() - {meter.slug for meter in config.meters}:
+                times[slug] = times[slug]._replace(withdrawn_at=times[slug].withdrawn_at or written_at)
+        return times
+
+    def _written(self) -> list[tuple[datetime, LogConfig]]:
+        """Every version of the configuration with when it was written, oldest first. Each is read once."""
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.text("SELECT written_at, body FROM config_versions ORDER BY version")).all()
-        defined = [
-            (row.written_at, meter)
-            for row in rows
-            for meter in LogConfig.model_validate_json(row.body).meters
-            if meter.slug == slug
-        ]
-        if not defined:
-            raise LookupError(f"{slug}: no such meter was ever in force")
-        changes = [at for (at, meter), (_, before) in zip(defined[1:], defined, strict=False) if meter != before]
-        return MeterTimes(defined[0][0], changes[-1] if changes else defined[0][0])
+            rows = connection.execute(sa.text("SELECT version, written_at FROM config_versions ORDER BY version")).all()
+            unread = [row.version for row in rows if row.version not in self._configs]
+            if unread:
+                bodies = sa.text("SELECT version, body FROM config_versions WHERE version = ANY(:unread)")
+                for version, body in connection.execute(bodies, {"unread": unread}):
+                    self._configs[version] = LogConfig.model_validate_json(body)
+        return [(row.written_at, self._configs[row.version]) for row in rows]
 
 
 def _versions(connection: sa.Connection) -> dict[int, LogConfig]:

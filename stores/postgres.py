@@ -5,12 +5,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import polars as pl
+import psycopg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
+APP_ROLE = "meterline_app"
+"""Whoever has this role sees and writes the ledger of one tenant: the one that `meterline.tenant` names."""
+
+_COPY_ROWS = 50_000
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_NEWEST = max(file.name[:4] for file in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 @contextmanager
@@ -48,8 +54,59 @@ def engine_for(url: str, *, answers_within_s: int | None = None) -> sa.Engine:
 
 def migrate(engine: sa.Engine) -> None:
     """Bring the schema to the newest version. A database that has it already is left as it is."""
+    if _version(engine) == _NEWEST:
+        return
+    from alembic import command  # noqa: PLC0415  it is needed once in a schema's life, and each start would load it
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _version(engine: sa.Engine) -> str | None:
+    """The version that the schema has; None of a database without one."""
+    with engine.connect() as connection:
+        if connection.execute(sa.text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
+            return None
+        version: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        return version
+
+
+@contextmanager
+def as_tenant(connection: sa.Connection, tenant: str) -> Iterator[None]:
+    """Within this, the connection's transaction reads and writes rows of this tenant alone, as `meterline_app`."""
+    before = connection.execute(
+        sa.text("SELECT current_setting('role'), coalesce(current_setting('meterline.tenant', true), '')")
+    ).one()
+    _act(connection, APP_ROLE, tenant)
+    yield  # after an error the transaction ends, and its settings with it
+    _act(connection, *before)
+
+
+@contextmanager
+def tenant_transaction(engine: sa.Engine, tenant: str) -> Iterator[sa.Connection]:
+    """A transaction that reads and writes the ledger of one tenant, and commits at the end."""
+    with engine.begin() as connection, as_tenant(connection, tenant):
+        yield connection
+
+
+def copy_in(connection: sa.Connection, table: str, rows: pl.DataFrame) -> None:
+    """Append a frame to a table whose columns have the frame's names, in the connection's transaction."""
+    command = f"COPY {table} ({', '.join(rows.columns)}) FROM STDIN (FORMAT csv)"
+    with _driver(connection).cursor() as cursor, cursor.copy(command) as copy:
+        for part in rows.iter_slices(_COPY_ROWS):
+            copy.write(part.write_csv(include_header=False))
+
+
+def _act(connection: sa.Connection, role: str, tenant: str) -> None:
+    settings = "SELECT set_config('role', :role, true), set_config('meterline.tenant', :tenant, true)"
+    connection.execute(sa.text(settings), {"role": role, "tenant": tenant})
+
+
+def _driver(connection: sa.Connection) -> psycopg.Connection[Any]:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp())  # read by platformdirs; must be private
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of the processes that tests start would compile our code anew
 
 from schemas.tables import TABLES
 from stores.clickhouse import Client, open_embedded
@@ -33,9 +35,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def database(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[sa.Engine]:
-    """A fresh database with the newest schema."""
+@contextmanager
+def fresh_database(postgres_url: str) -> Iterator[sa.Engine]:
+    """A database with the newest schema, dropped at the end."""
     admin = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         number = connection.execute(sa.text("SELECT count(*) FROM pg_database")).scalar_one()
@@ -47,6 +49,20 @@ def database(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[sa.E
     with admin.connect() as connection:
         connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[sa.Engine]:
+    """A fresh database with the newest schema."""
+    with fresh_database(postgres_url) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres_url: str) -> Iterator[sa.Engine]:
+    """A database with the newest schema for the tests of a module, which leave what they find."""
+    with fresh_database(postgres_url) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,7 @@ from enum import StrEnum
 
 import polars as pl
 
-from invoicing.digests import digests
-from schemas.identity import content_digest
+from schemas.identity import content_digest, digests
 from schemas.invoice import Columns
 
 
@@ -110,8 +109,8 @@ def reconcile(rows: pl.DataFrame, entries: pl.DataFrame, *, payout: str, window_
     named = matches.select(
         pl.col("outcome", "reason", "file_row", "entry_id", "ledger_minor").cast(pl.String).fill_null("")
     )
-    ids = digests(named, payout, *[pl.col(name) for name in named.columns])
-    matches = matches.with_columns(ids.alias("id")).select(*MATCHES).sort("id")
+    ids = named.select(digests(payout, *[pl.col(name) for name in named.columns]).alias("id")).to_series()
+    matches = matches.with_columns(ids).select(*MATCHES).sort("id")
     return Result(matches, content_digest("\n".join(matches["id"]).encode()))
 
 
@@ -120,7 +119,7 @@ def _identified(rows: pl.DataFrame, payout: str) -> pl.DataFrame:
     said = rows.select(pl.col(name).cast(kind) for name, kind in ROWS.items())
     texts = [pl.col(name) for name, kind in ROWS.items() if kind == pl.String]
     numbers = [pl.col(name).cast(pl.String).fill_null("") for name, kind in ROWS.items() if kind != pl.String]
-    said = said.with_columns(digests(said, payout, pl.concat_str(numbers, separator="|"), *texts).alias("file_row"))
+    said = said.with_columns(digests(payout, pl.concat_str(numbers, separator="|"), *texts).alias("file_row"))
     numbered = _numbered(said, ["file_row"])
     again = pl.when(pl.col("nth") > 0).then(pl.format("-{}", "nth")).otherwise(pl.lit(""))
     return numbered.with_columns(pl.col("file_row") + again).drop("nth").with_row_index("place")

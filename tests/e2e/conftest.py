@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import httpx
 import orjson
 import psutil
 import pytest
+
+from tests.servers import plain_http
 
 METERS = """
 meters:
@@ -38,31 +41,21 @@ class Server:
         """What it says."""
         return self.directory.parent / "server.log"
 
-    def start(self, *options: str, verbose: bool = False) -> None:
-        """Start it, and wait until it answers."""
-        meters = self.directory.parent / "meters.yaml"
-        meters.write_text(METERS)
+    def start(self, *options: str, verbose: bool = False, meters: str = METERS) -> None:
+        """Start it with these meters, or, where none are named, with those in force, and wait until it answers."""
         (self.directory / "server.json").unlink(missing_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "meterline",
-            *(["--verbose"] if verbose else []),
-            "serve",
-            "--port",
-            "0",
-            "--data",
-            str(self.directory),
-            "--meters",
-            str(meters),
-            *options,
-        ]
+        if meters:
+            file = self.directory.parent / "meters.yaml"
+            file.write_text(meters)
+            options = ("--meters", str(file), *options)
+        command = [sys.executable, "-m", "meterline", *(["--verbose"] if verbose else []), "serve", "--port", "0"]
+        command += ["--data", str(self.directory), *options]
         with self.log.open("ab") as log:
             self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                if httpx.get(f"{self.url}/healthz").status_code == 200:
+                if plain_http.get(f"{self.url}/healthz").status_code == 200:
                     return
             except (OSError, httpx.HTTPError, ValueError):
                 assert self.processes[-1].poll() is None, self.log.read_text()
@@ -98,11 +91,21 @@ class Server:
             psutil.wait_procs([database], timeout=30)
 
 
+@contextmanager
+def server_in(folder: Path) -> Iterator[Server]:
+    """A server over a new data directory in a folder, not started yet. At the end nothing of it runs."""
+    for each in (folder, folder.parent):
+        each.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
+    running = Server(folder / "data")
+    running.directory.mkdir()
+    try:
+        yield running
+    finally:
+        running.end()
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server that is not started yet."""
-    tmp_path.parent.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    running = Server(tmp_path / "data")
-    running.directory.mkdir()
-    yield running
-    running.end()
+    with server_in(tmp_path) as made:
+        yield made

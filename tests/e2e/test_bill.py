@@ -3,7 +3,11 @@
 import json
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import httpx
 
 from tests.e2e.conftest import Server
 from tests.e2e.test_serve import event
@@ -28,7 +32,7 @@ def prepared(server: Server, folder: Path) -> None:
     """Usage of January and February, prices, and no contracts: every subject is a customer of its own."""
     files = {
         "meters.yaml": Path(folder / "meters.yaml"), "book.yaml": folder / "book.yaml",
-        "contracts.yaml": folder / "contracts.yaml", "usage.ndjson": folder / "usage.ndjson", "late.ndjson": folder / "late.ndjson",
+        "contracts.yaml": folder / "contracts.yaml", "usage.ndjson": folder / "usage.ndjson",
     }  # fmt: skip
     from tests.e2e.conftest import METERS
 
@@ -36,7 +40,7 @@ def prepared(server: Server, folder: Path) -> None:
     files["book.yaml"].write_text(EXAMPLE)
     files["contracts.yaml"].write_text("contracts: []")
     files["usage.ndjson"].write_text("\n".join(json.dumps(event(number)) for number in range(200)))
-    files["late.ndjson"].write_text("\n".join(json.dumps(event(number)) for number in range(200, 230)))
+    server.start()  # a command asks it in a tenth of the time that it takes to open the stores itself
     server.run("meters", "apply", str(files["meters.yaml"]))
     server.run("price", "apply", str(files["book.yaml"]))
     server.run("contracts", "apply", str(files["contracts.yaml"]))
@@ -48,19 +52,26 @@ def lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("│")]
 
 
+def kill_in_a_run(server: Server, step: str, done: int, after_s: float) -> None:
+    """Ask for a bill run, and kill the server so many seconds after the run says that it has come to a step."""
+    url = f"{server.url}/api/v1/operations/bill"
+    with httpx.stream("POST", url, json={"period": "2013-01"}, timeout=60, verify=False) as answer:
+        told = (json.loads(line) for line in answer.iter_lines())
+        next((each for each in told if (each.get("step"), each.get("done")) == (step, done)), None)
+        time.sleep(after_s)  # there is no event within a step
+        server.kill()
+
+
 def test_a_bill_run_that_is_killed_again_and_again_bills_once(server: Server, tmp_path: Path) -> None:
     """Kill -9 ever later in the run; the run that gets through posts what one run posts, and no run posts more."""
     prepared(server, tmp_path)
-    server.start()  # so that killing the command is killing the asker; and then the server itself is killed in the run
-    command = [sys.executable, "-m", "meterline", "bill", "--period", "2013-01", "--data", str(server.directory)]
-    for wait_s in (0.2, 0.6, 0.8, 0.9, 1.0, 1.2):
-        asker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            asker.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            asker.kill()
-            asker.wait()
-        server.kill()
+    asker = [sys.executable, "-m", "meterline", "bill", "--period", "2013-01", "--data", str(server.directory)]
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(asker, check=True, capture_output=True, timeout=0.4)  # it is killed then
+    server.kill()
+    server.start()
+    for step, done, after_s in (("cut", 0, 0), ("rate", 0, 0), ("rate", 1, 0), ("rate", 1, 0.03), ("rate", 1, 0.06)):
+        kill_in_a_run(server, step, done, after_s)
         server.start()
     billed = lines(server.run("bill", "--period", "2013-01"))
     assert len(billed) == 8  # seven customers and the sum

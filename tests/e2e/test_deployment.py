@@ -25,9 +25,10 @@ from meterline.system import configure_meters, connected
 from stores.servers import servers_of
 from tests.e2e.test_flights import price, totals
 from tests.e2e.test_flights import rows as flight_rows
+from tests.servers import plain_http
 from tests.servers.clickhouse import ClickHouse
 from tests.servers.compose import ROOT, command, services
-from tests.servers.kafka import Broker, free_port
+from tests.servers.kafka import QUICK_START, Broker, free_port
 
 rows = flight_rows
 METERS = ROOT / "examples" / "flights" / "meters.yaml"
@@ -80,7 +81,7 @@ class Composed:
 
     def get(self, name: str, page: str) -> httpx.Response:
         """A page of a service."""
-        return httpx.get(f"http://127.0.0.1:{self.ports[name]}{page}", timeout=10)
+        return plain_http.get(f"http://127.0.0.1:{self.ports[name]}{page}", timeout=10)
 
     def wait_until_ready(self, name: str) -> None:
         """Wait until a service says that it is ready."""
@@ -129,7 +130,7 @@ def database_url(postgres_url: str) -> Iterator[str]:
 def composed(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Iterator[Composed]:
     """Everything up, in the order of the file: the servers, the topic, and then the gateway and the workers."""
     with ThreadPoolExecutor() as beside, ExitStack() as ended:
-        broker = Broker(tmp_path_factory.mktemp("kafka"))
+        broker = Broker(tmp_path_factory.mktemp("kafka"), options=QUICK_START)
         ended.callback(broker.kill)
         starting = beside.submit(broker.start)
         clickhouse = ended.enter_context(ClickHouse(tmp_path_factory.mktemp("clickhouse-server")))
@@ -166,7 +167,9 @@ def test_events_over_http_become_usage(composed: Composed) -> None:
     url = f"http://127.0.0.1:{composed.ports['gateway']}/api/v1/events"
     headers = {"Content-Type": "application/cloudevents-batch+json"}
     for first in (0, 20):  # ten events of the second request are copies
-        assert httpx.post(url, json=[event(n) for n in range(first, first + 30)], headers=headers).status_code == 204
+        assert (
+            plain_http.post(url, json=[event(n) for n in range(first, first + 30)], headers=headers).status_code == 204
+        )
     expected = {"S0": Decimal(17), "S1": Decimal(17), "S2": Decimal(16)}
     composed.wait(lambda: departures(composed.run("cli", "usage", "--period", "2012-12")) == expected)
     december = "from=2012-12-01T00:00:00Z&to=2013-01-01T00:00:00Z"

@@ -190,7 +190,7 @@ def test_the_audit_holds(app: Embedded) -> None:
 def test_a_month_that_has_not_ended_is_not_billed(app: Embedded) -> None:
     """The answer says from when on it can be."""
     outputs = list(outputs_of(app, "bill", {"period": "2999-01"}))
-    assert outputs == [Failure(message="2999-01 has not ended; it can be billed from 2999-02-01 on (UTC)")]
+    assert outputs == [Failure(message="2999-01 has not ended; it can be billed from 2999-02-01 00:00 on (UTC)")]
 
 
 def _carriers(app: Embedded) -> list[str]:

@@ -1,13 +1,11 @@
-"""A server with keys, from outside: who gets in, whose usage it becomes, and what hostile requests come to."""
+"""A server with keys, from outside: who gets in, and whose usage it becomes."""
 
-import json
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -18,19 +16,16 @@ from aggregation.api import UsageApi
 from meterline.access import OPEN, OPEN_ON_LOOPBACK, RULES, UNLISTED, path_of
 from meterline.deployed import gateway as gateway_application
 from meterline.known_keys import REVOKED_WITHIN_S
-from meterline.server import Listening, application
-from schemas.api_key import TENANT
+from meterline.listening import Listening
+from meterline.server import application
 from schemas.log import LogConfig
 from tests.e2e.conftest import Server
+from tests.e2e.keyed import SCOPES, Keyed, is_problem
+from tests.e2e.keyed import keyed as keyed_server
 from tests.e2e.test_serve import BATCH, event, usage
+from tests.servers import plain_http
 
-SCOPES = ("ingest", "query", "admin")
-PROBLEM = "application/problem+json"
-HOSTILE = [
-    "'; DROP TABLE api_keys; --", '"', "\\", "' OR '1'='1", "$.a[?(@.b)]", "a\r\nSet-Cookie: x=1", "a\nINFO forged line", "\x00", "a\x00b",
-    "%00", "%0d%0aX: y", "../../etc/passwd", "${jndi:ldap://x}", "{{7*7}}", "<script>", "\x1b[2J", "\u202e", "\u2028", "ünï\U0001f4a9", "x" * 6000,
-    "", " ", "-1", "null", "%s%n",
-]  # fmt: skip
+keyed = keyed_server
 
 
 def routes_of(app: Starlette) -> set[tuple[str, str]]:
@@ -44,83 +39,30 @@ def routes_of(app: Starlette) -> set[tuple[str, str]]:
 
 def applications() -> tuple[Starlette, Starlette]:
     """The applications over no stores: only their routes are looked at."""
-    log: Any = SimpleNamespace(newest_config=LogConfig, partitions=1, meters=None, config=None)
+    log: Any = SimpleNamespace(newest_config=LogConfig, partitions=1, meters=None, config=None, meter_times=None)
     stores: Any = SimpleNamespace(log=log, database=None, follower=None, clickhouse_directory=None)
     nothing: Any = None
-    usage = UsageApi(nothing, nothing, nothing, nothing)
+    usage = UsageApi(nothing, log, nothing, nothing, nothing)
     gateway = gateway_application(log, nothing, nothing, Listening(0), None, usage)
     return application(stores, Listening(0), None), gateway
 
 
 def filled(path: str) -> str:
     """A path with something for each of its parameters."""
-    for name, value in {"name": "trial_balance", "id": "0" * 16, "slug": "x", "meter": "x", "key": "x"}.items():
+    for name, value in {
+        "name": "trial_balance",
+        "id": "0" * 16,
+        "slug": "x",
+        "meter": "x",
+        "key": "x",
+        "event": "x",
+    }.items():
         path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, "a parameter that is filled with nothing here"
     return path
 
 
 SERVER, GATEWAY = (routes_of(app) for app in applications())
-
-
-class Keyed:
-    """A server that asks for keys, and one key of each kind, by tenant and scopes."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        first = server.run("keys", "create", "--scope", "ingest,query,admin", "--name", "first").strip()
-        server.start("--keys", verbose=True)
-        self.url = server.url
-        self.keys = {("default", SCOPES): first}
-        for tenant, scopes in [("default", (scope,)) for scope in SCOPES] + [("acme", SCOPES)]:
-            made = server.run("keys", "create", "--tenant", tenant, "--scope", ",".join(scopes))
-            self.keys[tenant, scopes] = made.strip()
-        self.all, self.acme = first, self.keys["acme", SCOPES]
-
-    def ask(self, method: str, path: str, key: str | None, **request: Any) -> httpx.Response:
-        """The answer to a request."""
-        headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **request.pop("headers", {})}
-        return httpx.request(method, self.url + path, headers=headers, timeout=30, **request)
-
-    def make(self, key: str, **fields: Any) -> dict[str, Any]:
-        """A new key of the same tenant."""
-        answer = self.ask("POST", "/api/v1/keys", key, json=fields)
-        assert answer.status_code == 201, answer.text
-        assert answer.headers["cache-control"] == "no-store"
-        made: dict[str, Any] = answer.json()
-        return made
-
-    def wait_until_refused(self, key: str, path: str = "/api/v1/keys") -> float:
-        """How long a key goes on."""
-        started_s = time.monotonic()
-        while self.ask("GET", path, key).status_code != 401:
-            assert time.monotonic() - started_s < 30
-            time.sleep(0.05)  # there is no event: the key is forgotten in another process
-        return time.monotonic() - started_s
-
-
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    """A server with keys that runs."""
-    folder = tmp_path_factory.mktemp("keyed")
-    for each in (folder, folder.parent):
-        each.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Server(folder / "data")
-    server.directory.mkdir()
-    try:
-        yield Keyed(server)
-    finally:
-        server.end()
-
-
-def is_problem(answer: httpx.Response, status: int) -> bool:
-    body = answer.json()
-    return (answer.status_code, answer.headers["content-type"], body["status"], body["type"]) == (
-        status,
-        PROBLEM,
-        status,
-        "about:blank",
-    ) and {"title", "detail", "instance", "extensions"} <= body.keys()
 
 
 def test_where_others_reach_it_nothing_starts_without_a_key(server: Server) -> None:
@@ -171,7 +113,7 @@ def test_every_route_wants_a_key_of_its_scope_and_tenant(keyed: Keyed, method: s
         assert answer.headers["www-authenticate"].startswith('Bearer realm="meterline"')
         assert method == "HEAD" or is_problem(answer, 401)
     twice = httpx.Headers([("Authorization", f"Bearer {real}"), ("Authorization", f"Bearer {real}"), *proxied.items()])
-    assert httpx.request(method, keyed.url + where, headers=twice).status_code == 401
+    assert plain_http.request(method, keyed.url + where, headers=twice).status_code == 401
     rule = RULES.get(name, UNLISTED)
     for scope in SCOPES:
         answer = keyed.ask(method, where, keyed.keys["default", (scope,)], headers=proxied)
@@ -293,134 +235,3 @@ def test_a_tenant_is_held_to_its_rate(keyed: Keyed) -> None:
     assert 1 <= int(answer.headers["retry-after"]) <= 10
     assert answer.json()["extensions"] == {"eventsPerSecond": 10}
     assert keyed.ask("POST", "/api/v1/events", keyed.acme, json=send, headers=BATCH).status_code == 204
-
-
-def escaped(text: str) -> bytes:
-    """What of a text may stand in a header, as a client without scruples sends it."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: quote(text)[:20])
-def test_hostile_texts_are_refused_or_kept_as_they_are(keyed: Keyed, text: str) -> None:
-    """In every field, path and header: never a 5xx, never another header, and what is stored is what was sent."""
-    admin = keyed.all
-    answers = []
-    made = keyed.ask("POST", "/api/v1/keys", admin, json={"name": text, "scopes": ["query"]})
-    answers.append(made)
-    if made.status_code == 201:
-        assert made.json()["name"] == text
-        assert text in [each["name"] for each in keyed.ask("GET", "/api/v1/keys", admin).json()]
-    else:
-        assert is_problem(made, 400)
-    answers += [
-        keyed.ask("POST", "/api/v1/keys", admin, json={"tenant": text, "scopes": ["query"]}),
-        keyed.ask("POST", "/api/v1/keys", admin, json={"scopes": [text]}),
-        keyed.ask("POST", "/api/v1/keys", admin, json={"scopes": text}),
-        keyed.ask("POST", "/api/v1/keys", admin, json={text: text, "scopes": ["query"]}),
-        keyed.ask("POST", "/api/v1/keys", admin, content=escaped(text), headers={"Content-Type": "application/json"}),
-        keyed.ask("DELETE", f"/api/v1/keys/{quote(text, safe='')}", admin),
-        keyed.ask("POST", f"/api/v1/operations/{quote(text, safe='')}", admin, json={}),
-        keyed.ask("GET", "/api/v1/keys", admin, params={"id": text}),
-        keyed.ask("POST", "/api/v1/operations/show_invoice", admin, json={"number": 5}),
-    ]
-    assert all(answer.status_code in range(300, 500) for answer in answers[1:-2])  # 307: a path that ends in a slash
-    assert answers[-1].status_code == 400
-    for operation, parameters in [
-        ("show_invoice", {"number": text}), ("list_invoices", {"period": text}), ("show_usage", {"period": text}), ("bill", {"period": text}),
-        ("list_keys", {"tenant": text}), ("revoke_key", {"key_id": text}), ("list_rejections", {"reason": text, "limit": 1, "as_json": False}),
-        ("limit_tenant", {"tenant": text, "events_per_second": 1}), ("create_key", {"tenant": text, "scope": "query", "name": ""}),
-    ]:  # fmt: skip
-        answer = keyed.ask("POST", f"/api/v1/operations/{operation}", admin, json=parameters)
-        assert answer.status_code == 200, operation
-        kinds = [json.loads(line)["kind"] for line in answer.content.splitlines()]
-        assert kinds, operation
-        assert operation.startswith("list") or kinds[-1] == "failure" or TENANT.fullmatch(text), operation
-        answers.append(answer)
-    for field in ("id", "source", "subject", "type", "tenant", "time", "specversion", "note"):
-        sent = keyed.ask("POST", "/api/v1/events", keyed.acme, json=[event(7000, **{field: text})], headers=BATCH)
-        assert sent.status_code == 204 or is_problem(sent, 400), field
-        answers.append(sent)
-    assert not any("x" in answer.headers or "set-cookie" in answer.headers for answer in answers)
-    assert not any(answer.status_code >= 500 for answer in answers)
-
-
-HEADERS = (
-    "Authorization",
-    "Content-Type",
-    "Content-Encoding",
-    "Content-Length",
-    "Transfer-Encoding",
-    "Host",
-    "X-Forwarded-For",
-    "Accept",
-    "Expect",
-)
-
-
-@pytest.mark.parametrize("name", HEADERS)
-def test_hostile_headers_are_refused(keyed: Keyed, name: str) -> None:
-    """Bytes that no client library would send: the answer is a 4xx or the end of the connection, and never a 5xx."""
-    host = urlsplit(keyed.url)
-    for text in [*HOSTILE, "Bearer \xff", "Bearer " + keyed.all + "\x00", "1e3", "+5", "99999999999999999999", "0x10"]:
-        head = {
-            "Host": "x",
-            "Authorization": f"Bearer {keyed.all}",
-            "Content-Type": "application/json",
-            "Content-Length": "2",
-        }
-        lines = b"".join(
-            each.encode() + b": " + escaped(value) + b"\r\n" for each, value in {**head, name: text}.items()
-        )
-        with socket.create_connection((host.hostname, host.port), timeout=5) as connection:
-            connection.sendall(b"POST /api/v1/events HTTP/1.1\r\n" + lines + b"Connection: close\r\n\r\n{}")
-            connection.shutdown(socket.SHUT_WR)
-            answer = connection.makefile("rb").read()
-        assert answer[:11] in {b"", b"HTTP/1.1 40", b"HTTP/1.1 41"}, (text, answer)
-        assert b"\r\nSet-Cookie" not in answer
-        assert b"\r\nX: y" not in answer
-
-
-def test_bodies_that_are_no_parameters_are_refused(keyed: Keyed) -> None:
-    """Of every JSON kind, too long, or of another content type."""
-    for path in ("/api/v1/keys", "/api/v1/operations/show_invoice"):
-        for body in (
-            b"",
-            b"{",
-            b"[]",
-            b"5",
-            b"null",
-            b'"x"',
-            b'{"a":1}',
-            b'{"scopes":null}',
-            b'{"scopes":[null]}',
-            b'{"name":5,"scopes":["query"]}',
-            b'{"number":"\\ud800"}',
-            b"\xff",
-            b"[" * 5000,
-        ):
-            answer = keyed.ask("POST", path, keyed.all, content=body, headers={"Content-Type": "application/json"})
-            assert is_problem(answer, 400), (path, body)
-        assert is_problem(
-            keyed.ask("POST", path, keyed.all, content=b"{}", headers={"Content-Type": "text/plain"}), 400
-        )
-        large = keyed.ask(
-            "POST", path, keyed.all, content=b" " * (33 << 20), headers={"Content-Type": "application/json"}
-        )
-        assert is_problem(large, 413)
-
-
-def test_no_secret_is_in_a_log_or_in_the_data(keyed: Keyed) -> None:
-    """Of no key that was made here, in any file, while it runs or after; nor a line that a request forged, nor a trace."""
-    keyed.make(keyed.all, name="last", scopes=["query"])
-    assert keyed.server.stop() == 0
-    secrets = [key.rpartition("_")[2].encode() for key in keyed.keys.values()]
-    assert len(set(secrets)) == 5
-    files = [path for path in keyed.server.directory.parent.rglob("*") if path.is_file()]
-    assert len(files) > 100
-    for path in files:
-        content = path.read_bytes()
-        assert not any(secret in content or bytes.fromhex(secret.decode()) in content for secret in secrets), path
-    log = keyed.server.log.read_text()
-    assert "key " in log
-    assert "INFO forged line" not in [line[:16] for line in log.splitlines()]
-    assert "Traceback" not in log

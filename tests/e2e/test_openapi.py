@@ -14,6 +14,12 @@ from referencing.jsonschema import DRAFT202012
 from meterline.openapi import operations_of
 from tests.e2e.conftest import Server
 
+CONTRACTS = "contracts: [{customer: acme-corp, name: Acme, subjects: [acme], plan: any, starts_on: 2026-01-01}]"
+WEBHOOKS = "/api/v1/billing/webhooks"
+NOBODYS = "http://127.0.0.1:9/"
+"""Where nobody listens."""
+REJECTED = '{"specversion": "1.0", "id": "1"}\nno event at all\n'
+
 
 class Described:
     """A server with keys that runs, and its description, as it serves it."""
@@ -21,12 +27,29 @@ class Described:
     def __init__(self, server: Server) -> None:
         key = server.run("keys", "create", "--scope", "ingest,query,admin").strip()
         server.start("--keys")
+        rejected = server.directory.parent / "rejected.ndjson"
+        rejected.write_text(REJECTED)
+        server.run("import", str(rejected))  # over HTTP they would be refused
         self.client = httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
         self.bare = httpx.Client(base_url=server.url, headers={"X-Forwarded-For": "10.0.0.1"}, timeout=60)
         self.document = self.bare.get("/api/swagger.json").json()
         self.registry = Registry().with_resource("urn:api", Resource(contents=self.document, specification=DRAFT202012))
         self.operations = operations_of(self.document)
-        self.server = server
+        self.operate("apply_contracts", text=CONTRACTS, file="contracts.yaml")
+
+    def operate(self, name: str, **parameters: Any) -> None:
+        """Do what the command line would."""
+        answer = self.client.post(f"/api/v1/operations/{name}", json=parameters)
+        assert answer.is_success and '"failure"' not in answer.text, answer.text  # noqa: PT018
+
+    def filled(self, path: str) -> str:
+        """A path whose webhook is one of its own, and whose event is on its way to it."""
+        if "{event}" not in path and "/webhooks/{id}" not in path:
+            return path
+        webhook = self.client.post(WEBHOOKS, json={"url": NOBODYS}).json()["id"]
+        event = self.client.post(f"{WEBHOOKS}/{webhook}/test").json()["eventId"]
+        assert self.client.post(f"{WEBHOOKS}/{webhook}/deliveries/{event}/redeliver").status_code == 202
+        return path.replace("{id}", webhook).replace("{event}", event)
 
     def resolved(self, part: dict[str, Any]) -> dict[str, Any]:
         """A part of the description, or, if it is only a reference, what it refers to."""
@@ -63,7 +86,9 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Described]:
     server = Server(folder / "data")
     server.directory.mkdir()
     try:
-        live = Described(server)
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("METERLINE_WEBHOOK_PRIVATE_TARGETS", "allow")
+            live = Described(server)
         yield live
         live.client.close()
         live.bare.close()
@@ -86,8 +111,9 @@ def example_of(parameter: dict[str, Any]) -> Any:
     return parameter.get("example", parameter.get("content", {}).get("application/json", {}).get("example"))
 
 
-def test_every_example_is_answered_as_it_is_said(described: Described) -> None:
-    """With each body, and each parameter of a query alone; all of it succeeds, in an order in which it can."""
+@pytest.fixture(scope="module")
+def sent(described: Described) -> int:
+    """How many examples were sent to the live server, each checked against its description."""
     client, sent = described.client, 0
     made = client.post("/api/v1/keys", json={"scopes": ["query"]}).json()["id"]
     names = list(described.operations)
@@ -96,9 +122,9 @@ def test_every_example_is_answered_as_it_is_said(described: Described) -> None:
         method, path, operation = described.operations[name]
         parameters = [described.resolved(each) for each in operation.get("parameters", [])]
         for each in parameters:
-            if each["in"] == "path" and each["name"] not in {"id", "name"}:
+            if each["in"] == "path" and each["name"] not in {"id", "name", "event"}:
                 path = path.replace(f"{{{each['name']}}}", each["example"])
-        path = path.replace("{id}", made)
+        path = described.filled(path).replace("{id}", made)
         queried = [each for each in parameters if each["in"] == "query"]
         needed = [pair for each in queried if each.get("required") for pair in query_of(each, example_of(each))]
         bodies = [
@@ -123,23 +149,40 @@ def test_every_example_is_answered_as_it_is_said(described: Described) -> None:
                     name, client.request(method, path, params=pairs, headers=headers, content=content), good=True
                 )
                 sent += 1
-    assert sent > 45
+    return sent
+
+
+def test_every_example_is_answered_as_it_is_said(described: Described, sent: int) -> None:
+    """With each body, and each parameter of a query alone; all of it succeeds, in an order in which it can."""
+    client = described.client
+    assert sent > 55
     csv = client.get("/api/v1/meters/calls/query", headers={"Accept": "text/csv"})
     described.check("GET /api/v1/meters/{}/query", csv, good=True)
 
 
-def test_what_was_sent_shows_in_bodies_that_are_not_empty(described: Described) -> None:
+def test_what_was_sent_shows_in_bodies_that_are_not_empty(described: Described, sent: int) -> None:
     """Queries, lists and explanations of the examples' events are of the shapes that are described, row by row."""
-    described.server.run("audit")
+    assert sent
+    described.operate("replay_rejections", reason="missing_field", repaired=None)
     asked = "from=2026-01-01T00:00:00Z&to=2099-01-01T00:00:00Z"
+    hook = described.filled("v1/billing/webhooks/{id}/deliveries")
     for name, path, holds in [
-        ("GET /api/v1/meters/{}/query", f"meters/bytes/query?groupBy=region&windowSize=DAY&{asked}", lambda body: body["data"]),
-        ("GET /api/v1/usage/explain", f"usage/explain?meter=bytes&lateSince=0&limit=1&{asked}", lambda body: body["nextCursor"]),
-        ("GET /api/v1/meters/{}/subjects", "meters/bytes/subjects", lambda body: body == ["acme"]),
-        ("GET /api/v1/meters/{}/group-by/{}/values", f"meters/bytes/group-by/region/values?{asked}", lambda body: "eu" in body),
-        ("GET /api/v1/events", "events", lambda body: any("validationError" in each for each in body)),
+        ("GET /api/v1/meters/{}/query", f"v1/meters/bytes/query?groupBy=region&windowSize=DAY&{asked}", lambda body: body["data"]),
+        ("GET /api/v1/meters/{}/query", "v1/meters/bytes/query?filterCustomerId=acme-corp", lambda body: body["data"][0]["customerId"]),
+        ("GET /api/v1/usage/explain", f"v1/usage/explain?meter=bytes&lateSince=0&limit=1&{asked}", lambda body: body["nextCursor"]),
+        ("GET /api/v1/meters/{}/subjects", "v1/meters/bytes/subjects", lambda body: body == ["acme"]),
+        ("GET /api/v1/meters/{}/group-by/{}/values", f"v1/meters/bytes/group-by/region/values?{asked}", lambda body: "eu" in body),
+        ("GET /api/v1/events", "v1/events", lambda body: any("validationError" in each for each in body)),
+        ("GET /api/v1/events", "v1/events?customerId=acme-corp", lambda body: {each["customerId"] for each in body} == {"acme-corp"}),
+        ("GET /api/v2/events", "v2/events?limit=1", lambda body: body["items"] and body["nextCursor"]),
+        ("GET /api/v1/events/rejected", "v1/events/rejected", lambda body: "replayedAt" in body["items"][1]),
+        ("GET /api/v1/events/rejected", "v1/events/rejected?ofNobody=true", lambda body: body["items"][0]["raw"] == "no event at all"),
+        ("GET /api/v1/meters/{}", "v1/meters/orders", lambda body: body["deletedAt"]),
+        ("GET /api/v1/billing/webhooks", "v1/billing/webhooks", lambda body: any(each["url"] == NOBODYS for each in body["items"])),
+        ("GET /api/v1/billing/webhooks/{}/deliveries", f"{hook}?limit=1", lambda body: body["nextBefore"] and body["items"]),
+        ("GET /api/v1/billing/events", "v1/billing/events?limit=1", lambda body: body["items"][0]["sequence"] == 1),
     ]:  # fmt: skip
-        answer = described.client.get(f"/api/v1/{path}")
+        answer = described.client.get(f"/api/{path}")
         described.check(name, answer, good=True)
         assert holds(answer.json()), name
 
@@ -152,6 +195,8 @@ def test_refusals_are_described(described: Described) -> None:
             described.check(name, described.bare.request(method, where), good=False)
     ask = described.client.request
     bad = [{"specversion": "1.0", "id": "x"}]
+    hook, once = described.filled(f"{WEBHOOKS}/{{id}}"), {"Idempotency-Key": "used"}
+    assert ask("POST", f"{hook}/test", headers=once).status_code == 202
     for name, answer in [
         ("POST /api/v1/events", ask("POST", "/api/v1/events", json=bad)),
         ("POST /api/v1/events", ask("POST", "/api/v1/events", json=[])),
@@ -159,6 +204,8 @@ def test_refusals_are_described(described: Described) -> None:
         ("POST /api/v1/events", ask("POST", "/api/v1/events", content=b"x", headers={"Content-Encoding": "br"})),
         ("POST /api/v1/events", ask("POST", "/api/v1/events", content=b" " * (17 << 20), headers={"Content-Type": "application/json"})),
         ("GET /api/v1/events", ask("GET", "/api/v1/events?limit=0")),
+        ("GET /api/v2/events", ask("GET", "/api/v2/events?filter=x")),
+        ("GET /api/v1/events/rejected", ask("GET", "/api/v1/events/rejected?cursor=x")),
         ("GET /api/v1/meters/{}", ask("GET", "/api/v1/meters/none")),
         ("GET /api/v1/meters/{}/query", ask("GET", "/api/v1/meters/calls/query?windowSize=YEAR")),
         ("GET /api/v1/meters/{}/query", ask("GET", "/api/v1/meters/calls/query?filterCustomerId=x")),
@@ -168,9 +215,25 @@ def test_refusals_are_described(described: Described) -> None:
         ("POST /api/v1/meters", ask("POST", "/api/v1/meters", json={"slug": "calls", "eventType": "x", "aggregation": "COUNT"})),
         ("PUT /api/v1/meters/{}", ask("PUT", "/api/v1/meters/none", json={})),
         ("DELETE /api/v1/meters/{}", ask("DELETE", "/api/v1/meters/none")),
+        ("POST /api/v1/billing/ledger/entries", ask("POST", "/api/v1/billing/ledger/entries", json={"documents": []})),
+        ("GET /api/v1/billing/ledger/entries", ask("GET", "/api/v1/billing/ledger/entries?limit=-1")),
+        ("GET /api/v1/billing/ledger/entries/{}", ask("GET", "/api/v1/billing/ledger/entries/none")),
+        ("GET /api/v1/billing/ledger/balances", ask("GET", "/api/v1/billing/ledger/balances?by=moon")),
         ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"tenant": "other", "scopes": ["query"]})),
         ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"scopes": ["everything"]})),
         ("DELETE /api/v1/keys/{}", ask("DELETE", f"/api/v1/keys/{'0' * 16}")),
+        (f"POST {WEBHOOKS}", ask("POST", WEBHOOKS, json={"url": "ftp://example.com"})),
+        (f"POST {WEBHOOKS}", ask("POST", WEBHOOKS, json={"url": NOBODYS, "types": ["nothing.happened"]})),
+        (f"POST {WEBHOOKS}", ask("POST", WEBHOOKS, json={"url": NOBODYS}, headers=once)),
+        (f"GET {WEBHOOKS}/{{}}", ask("GET", f"{WEBHOOKS}/none")),
+        (f"PATCH {WEBHOOKS}/{{}}", ask("PATCH", hook, json={"state": "enabled"}, headers={"If-Match": '"99"'})),
+        (f"DELETE {WEBHOOKS}/{{}}", ask("DELETE", hook, headers={"If-Match": '"99"'})),
+        (f"POST {WEBHOOKS}/{{}}/secret", ask("POST", f"{hook}/secret", json={"oldValidSeconds": -1})),
+        (f"POST {WEBHOOKS}/{{}}/redeliver", ask("POST", f"{hook}/redeliver", json={"since": "today"})),
+        (f"GET {WEBHOOKS}/{{}}/deliveries", ask("GET", f"{hook}/deliveries?state=lost")),
+        (f"GET {WEBHOOKS}/{{}}/deliveries/{{}}", ask("GET", f"{hook}/deliveries/none")),
+        ("GET /api/v1/billing/events", ask("GET", "/api/v1/billing/events?after=-1")),
+        ("GET /api/v1/billing/events/{}", ask("GET", "/api/v1/billing/events/none")),
         ("POST /api/v1/operations/{}", ask("POST", "/api/v1/operations/none", json={})),
         ("POST /api/v1/operations/{}", ask("POST", "/api/v1/operations/audit", json={"x": 1})),
     ]:  # fmt: skip

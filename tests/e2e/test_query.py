@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Server, server_in
+from tests.servers import plain_http
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}
 RANGE = {"from": "2013-01-31T00:00:00Z", "to": "2013-02-02T00:00:00Z"}
@@ -24,19 +25,22 @@ def event(number: int, **fields: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture
-def api(server: Server) -> Iterator[httpx.Client]:
-    """A server with 48 events, two of them sent again, one unusable, one of another type, and one after a cut."""
-    server.start()
-    client = httpx.Client(base_url=server.url, timeout=30)
-    events = [event(number) for number in range(48)] + [event(0), event(1)]
-    events += [event(100, data={"bytes": "many"}), event(101, type="other")]
-    assert client.post("/api/v1/events", json=events, headers=BATCH).status_code == 204
-    server.run("audit")  # a barrier
-    assert client.post("/api/v1/events", json=[event(200)], headers=BATCH).status_code == 204
-    server.run("audit")
-    yield client
-    client.close()
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server with 48 events, two of them sent again, one unusable, one of another type, and one after a cut.
+
+    Tests only read from it.
+    """
+    with server_in(tmp_path_factory.mktemp("queried")) as server:
+        server.start()
+        events = [event(number) for number in range(48)] + [event(0), event(1)]
+        events += [event(100, data={"bytes": "many"}), event(101, type="other")]
+        with httpx.Client(base_url=server.url, timeout=30, verify=False) as client:
+            assert client.post("/api/v1/events", json=events, headers=BATCH).status_code == 204
+            server.run("audit")  # a barrier
+            assert client.post("/api/v1/events", json=[event(200)], headers=BATCH).status_code == 204
+            server.run("audit")
+            yield client
 
 
 def test_queries_as_json_and_as_csv(api: httpx.Client) -> None:
@@ -142,15 +146,15 @@ def test_listed_events_say_what_is_wrong_with_them(server: Server) -> None:
         b'{"specversion":"1.0","id":"e%d","source":"/s","type":"call","subject":"x","data":{"bytes":%s}}' % pair
         for pair in ((1, b"1.10"), (2, b'"many"'))
     )  # fmt: skip
-    assert httpx.post(f"{server.url}/api/v1/events", content=body, headers=BATCH).status_code == 204
+    assert plain_http.post(f"{server.url}/api/v1/events", content=body, headers=BATCH).status_code == 204
     server.run("audit")
-    listed = httpx.get(f"{server.url}/api/v1/events", params={"subject": "x", "id": "e"})
+    listed = plain_http.get(f"{server.url}/api/v1/events", params={"subject": "x", "id": "e"})
     by_id = {row["event"]["id"]: row for row in listed.json()}
     assert '"bytes":1.1' in listed.text
     assert "allowed is a decimal number" in by_id["e2"]["validationError"]
     assert "validationError" not in by_id["e1"]
     assert {"ingestedAt", "storedAt"} <= by_id["e1"].keys()
     assert by_id["e1"]["event"]["time"].endswith("Z")
-    metrics = httpx.get(f"{server.url}/api/v1/debug/metrics").text
+    metrics = plain_http.get(f"{server.url}/api/v1/debug/metrics").text
     assert 'openmeter_events_total{subject="x"} 2.0' in metrics
-    assert json.loads(httpx.get(f"{server.url}/api/v1/events", params={"subject": "nobody"}).text) == []
+    assert json.loads(plain_http.get(f"{server.url}/api/v1/events", params={"subject": "nobody"}).text) == []

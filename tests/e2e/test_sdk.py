@@ -34,6 +34,8 @@ def test_the_python_client_sends_events_and_reads_usage(server: Server) -> None:
     assert header == "window_start,window_end,subject,value"
     assert row.endswith(",customer-0,57.500000")
     assert found["events"] == [["sdk-89", "customer-1"], ["sdk-87", "customer-1"], ["sdk-85", "customer-1"]]
+    assert found["pages"] == [[f"sdk-{number}", True] for number in range(89, 0, -2)]
+    assert found["since"] == 91
     assert found["subjects"] == ["customer-0", "customer-1"]
     assert found["values"] == ["eu", "us"]
     assert "# TYPE openmeter_events counter" in found["metrics"]

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from tests.e2e.conftest import Server
+from tests.servers import plain_http
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}
 
@@ -42,7 +43,9 @@ class Producer(threading.Thread):
             body = json.dumps([event(number) for number in numbers])
             while True:
                 try:
-                    response = httpx.post(f"{self.server.url}/api/v1/events", content=body, headers=BATCH, timeout=10)
+                    response = plain_http.post(
+                        f"{self.server.url}/api/v1/events", content=body, headers=BATCH, timeout=10
+                    )
                     assert response.status_code == 204, response.text
                     break
                 except (OSError, httpx.HTTPError, ValueError):
@@ -74,7 +77,7 @@ def test_killed_under_load_every_acknowledged_event_counts_once(server: Server) 
     # A batch in flight at the end may have been stored without its answer: send those again, so that all is known.
     for producer in producers:
         rest = range(producer.next, producer.next + 50)
-        sent = httpx.post(f"{server.url}/api/v1/events", json=[event(number) for number in rest], headers=BATCH)
+        sent = plain_http.post(f"{server.url}/api/v1/events", json=[event(number) for number in rest], headers=BATCH)
         assert sent.status_code == 204
         acknowledged.update(rest)
     shown = server.run("audit") and server.run("usage", "--period", "2013-01")
@@ -103,7 +106,7 @@ def test_the_command_line_beside_a_server_and_without_one(server: Server, tmp_pa
 
 def test_bad_lines_become_rejections_and_repaired_ones_events(server: Server, tmp_path: Any) -> None:
     """One file with every kind of bad line: the good ones count, the bad ones are listed, repaired and replayed."""
-    server.run("meters", "apply", str(_meters(tmp_path)))
+    server.start()
     lines = [
         json.dumps(event(1)).encode(), b"not json", json.dumps(event(2, time="1970-01-01T00:00:00Z")).encode(),
         json.dumps(event(3, time="9999-12-31T23:59:59Z")).encode(), json.dumps(event(4, subject=None)).encode(),
@@ -150,23 +153,23 @@ def test_the_gateway_refuses_what_it_cannot_store(server: Server) -> None:
         ({"content": b"[" + b" " * (17 << 20) + b"]", "headers": BATCH}, 413, "send fewer events"),
     ]
     for request, status, detail in cases:
-        response = httpx.post(url, **request)
+        response = plain_http.post(url, **request)
         assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
         assert detail in response.json()["detail"]
     operation = f"{server.url}/api/v1/operations/audit"
-    assert httpx.post(operation, content="{}", headers={"Content-Type": "text/plain"}).status_code == 400
-    assert httpx.post(operation, json={}, headers={"Host": "evil.example"}).status_code == 400
-    assert httpx.post(f"{server.url}/api/v1/operations/nothing", json={}).status_code == 404
+    assert plain_http.post(operation, content="{}", headers={"Content-Type": "text/plain"}).status_code == 400
+    assert plain_http.post(operation, json={}, headers={"Host": "evil.example"}).status_code == 400
+    assert plain_http.post(f"{server.url}/api/v1/operations/nothing", json={}).status_code == 404
     for body in (b"{", b"[]", b'{"nonsense": 1}'):
         headers = {"Content-Type": "application/json"}
-        assert httpx.post(operation, content=body, headers=headers).status_code == 400
-    proxied = httpx.post(
+        assert plain_http.post(operation, content=body, headers=headers).status_code == 400
+    proxied = plain_http.post(
         f"{server.url}/api/v1/operations/import_usage",
         json={"path": "/etc/hosts"},
         headers={"X-Forwarded-For": "10.0.0.1"},
     )
     assert proxied.status_code == 403
-    assert "meterline_gateway_requests_refused_total" in httpx.get(f"{server.url}/metrics").text
+    assert "meterline_gateway_requests_refused_total" in plain_http.get(f"{server.url}/metrics").text
     server.stop()
     assert usage(server.run("usage", "--period", "2013-01"), "calls") == 0
 

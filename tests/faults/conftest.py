@@ -26,7 +26,7 @@ from tests.oracles.log_oracle import Recount
 from tests.oracles.topic import read_topic
 from tests.servers.clickhouse import ClickHouse
 from tests.servers.compose import command
-from tests.servers.kafka import Broker, free_port
+from tests.servers.kafka import QUICK_START, Broker, free_port
 
 METERS = (
     Meter(slug="calls", event_type="call", aggregation="COUNT", group_by={"region": "$.region"}),
@@ -179,7 +179,7 @@ def event(number: int, **fields: Any) -> bytes:
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker; each test has a topic of its own."""
-    running = Broker(tmp_path_factory.mktemp("kafka")).start()
+    running = Broker(tmp_path_factory.mktemp("kafka"), options=QUICK_START).start()
     yield running
     running.kill()
 

@@ -18,6 +18,7 @@ import httpx
 from stores.servers import Servers
 from tests.faults.conftest import PARTITIONS, event
 from tests.oracles.topic import read_topic
+from tests.servers import plain_http
 from tests.servers.kafka import free_port
 
 SINGLE = {"Content-Type": "application/cloudevents+json"}
@@ -73,7 +74,7 @@ class Gateway:
     def get(self, page: str) -> tuple[int, str]:
         """The status and the body of a page; 0 where nobody answers."""
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}{page}", timeout=5)
+            answer = plain_http.get(f"http://127.0.0.1:{self.port}{page}", timeout=5)
         except httpx.TransportError:
             return 0, ""
         return answer.status_code, answer.text
@@ -150,7 +151,7 @@ class Load(threading.Thread):
         url = self._gateways[client % len(self._gateways)].url
         count = 50 if client % 2 else 1
         numbers: Sequence[int] = ()
-        async with httpx.AsyncClient(timeout=30) as connection:
+        async with httpx.AsyncClient(timeout=30, verify=False) as connection:
             while not self._enough.is_set():
                 if not numbers:
                     numbers = range(self._next, self._next + count)

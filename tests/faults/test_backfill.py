@@ -4,14 +4,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from meterline.operations import outputs_of
 from meterline.output import Output, Table, Text
 from schemas.meter import Meter
 from stores.clickhouse import query
 from tests.faults.conftest import Deployment, event
 from tests.faults.gateways import Gateway
+from tests.servers import plain_http
 
 LATER = (
     Meter(slug="mean", event_type="call", aggregation="AVG", value_property="$.bytes"),
@@ -57,9 +56,9 @@ def test_a_meter_made_through_the_gateway_counts(deployment: Deployment, tmp_pat
         url = gateway.url.replace("/events", "/meters")
         deployment.append([event(number) for number in range(100)])
         definition = {"slug": "newest", "eventType": "call", "aggregation": "LATEST", "valueProperty": "$.bytes"}
-        answers = [httpx.post(url, json=definition, timeout=30).status_code for _ in range(2)]
+        answers = [plain_http.post(url, json=definition, timeout=30).status_code for _ in range(2)]
         assert answers == [201, 409]
-        assert httpx.delete(f"{url}/nothing", timeout=30).status_code == 404
+        assert plain_http.delete(f"{url}/nothing", timeout=30).status_code == 404
     finally:
         gateway.stop()
     deployment.append([event(number) for number in range(100, 300)])

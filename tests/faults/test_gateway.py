@@ -26,6 +26,7 @@ from tests.faults.gateways import (
     numbers_in_topic,
     send,
 )
+from tests.servers import plain_http
 
 
 @pytest.fixture
@@ -91,13 +92,17 @@ def test_readiness_needs_no_request(deployment: Deployment, gateway: Gateway, ho
     try:
         gateway.wait_for(lambda: gateway.get("/readyz")[0] == 503, timeout_s=8)
         assert gateway.get("/healthz")[0] == 200
-        refused = httpx.post(gateway.url, content=b"[" + event(1) + b"]", headers={"Content-Type": "application/json"})
+        refused = plain_http.post(
+            gateway.url, content=b"[" + event(1) + b"]", headers={"Content-Type": "application/json"}
+        )
         assert refused.status_code == 503
         assert refused.elapsed.total_seconds() < 1  # it is known already
     finally:
         heal(deployment, how)
     gateway.wait_for(lambda: gateway.get("/readyz")[0] == 200, timeout_s=15)
-    accepted = httpx.post(gateway.url, content=b"[" + event(2) + b"]", headers={"Content-Type": "application/json"})
+    accepted = plain_http.post(
+        gateway.url, content=b"[" + event(2) + b"]", headers={"Content-Type": "application/json"}
+    )
     assert accepted.status_code == 204
     assert numbers_in_topic(deployment.servers) == [2]
 
@@ -144,10 +149,12 @@ def test_sigterm_under_load(deployment: Deployment, gateway: Gateway) -> None:
 def test_sigterm_while_the_log_keeps_requests_waiting(deployment: Deployment, gateway: Gateway) -> None:
     """Requests that wait for a frozen broker get their acknowledgement when it goes on, though the gateway is ending."""
     bodies = [b"[" + event(number) + b"]" for number in range(20)]
-    assert httpx.post(gateway.url, content=bodies[0], headers={"Content-Type": "application/json"}).status_code == 204
+    assert (
+        plain_http.post(gateway.url, content=bodies[0], headers={"Content-Type": "application/json"}).status_code == 204
+    )
 
     async def send_and_stop() -> list[int]:
-        async with httpx.AsyncClient(timeout=30) as connection:
+        async with httpx.AsyncClient(timeout=30, verify=False) as connection:
             deployment.broker.pause()
             try:
                 sending = [asyncio.create_task(send(connection, gateway.url, body)) for body in bodies]
@@ -173,7 +180,7 @@ def test_a_log_that_is_slow_is_not_waited_for(deployment: Deployment, gateway: G
     small, large = b"[" + event(1) + b"]", b"[" + b",".join(event(n, note=filler) for n in range(10, 25)) + b"]"
 
     async def ask() -> list[Answer]:
-        async with httpx.AsyncClient(timeout=30) as connection:
+        async with httpx.AsyncClient(timeout=30, verify=False) as connection:
             deployment.broker.pause()
             try:
                 first = asyncio.create_task(send(connection, gateway.url, small))
@@ -230,14 +237,14 @@ def test_what_was_stored_in_part_counts_once_when_it_is_sent_again(deployment: D
     events = [json.loads(event(n)) for n in range(60)]
     events[7]["data"]["large"] = large
     asyncio.run(allow(100_000))
-    refused = httpx.post(gateway.url, json=events, headers={"Content-Type": "application/json"}, timeout=10)
+    refused = plain_http.post(gateway.url, json=events, headers={"Content-Type": "application/json"}, timeout=10)
     assert (refused.status_code, "may have them or not" in refused.text) == (503, True)
     in_part = numbers_in_topic(deployment.servers)
     assert 7 not in in_part
     assert 0 < len(in_part) < 60
     asyncio.run(allow(2 << 20))
     gateway.wait_for(lambda: gateway.get("/readyz")[0] == 200)
-    again = httpx.post(gateway.url, json=events, headers={"Content-Type": "application/json"}, timeout=10)
+    again = plain_http.post(gateway.url, json=events, headers={"Content-Type": "application/json"}, timeout=10)
     assert again.status_code == 204
     deployment.settle()
     assert deployment.check() == {"events": 60, "duplicates": len(in_part), "rejections": 0}

@@ -23,6 +23,7 @@ from tests.e2e.test_keys import GATEWAY, Route, filled, is_problem
 from tests.faults.conftest import PARTITIONS, Deployment, event
 from tests.faults.gateways import BATCH, SINGLE, Gateway
 from tests.oracles.topic import read_topic
+from tests.servers import plain_http
 
 
 def made(deployment: Deployment, tenant: str, *scopes: str) -> tuple[str, str]:
@@ -38,7 +39,7 @@ def bearer(key: str) -> dict[str, str]:
 
 def sends(gateway: Gateway, key: str, *events: bytes) -> httpx.Response:
     body = b"[" + b",".join(events) + b"]"
-    return httpx.post(gateway.url, content=body, headers={**BATCH, **bearer(key)}, timeout=10)
+    return plain_http.post(gateway.url, content=body, headers={**BATCH, **bearer(key)}, timeout=10)
 
 
 @pytest.fixture
@@ -66,19 +67,19 @@ def test_every_route_of_the_gateway_wants_a_key(deployment: Deployment, gateways
         name = f"{'GET' if method == 'HEAD' else method} {path_of(Route(path, lambda _: None))}"
         url = base + filled(path)
         if name in OPEN or name in OPEN_ON_LOOPBACK:
-            assert httpx.request(method, url).status_code == 200
+            assert plain_http.request(method, url).status_code == 200
         if name in OPEN:
             continue
         for headers in ({}, bearer("x"), bearer(real[:-1] + "g"), bearer("ml_" + "0" * 16 + "_" + real[-64:])):
-            answer = httpx.request(method, url, headers={**proxied, **headers})
+            answer = plain_http.request(method, url, headers={**proxied, **headers})
             assert answer.status_code == 401, (name, headers)
             assert "Bearer" in answer.headers["www-authenticate"]
         rule = RULES.get(name, UNLISTED)
         for scope, key in keys.items():
-            answer = httpx.request(method, url, headers={**proxied, **bearer(key)})
+            answer = plain_http.request(method, url, headers={**proxied, **bearer(key)})
             assert (answer.status_code == 403) == (scope != rule.scope), (name, scope)
             assert answer.status_code < 500
-        answer = httpx.request(method, url, headers={**proxied, **bearer(other)})
+        answer = plain_http.request(method, url, headers={**proxied, **bearer(other)})
         assert (answer.status_code == 403) == (not rule.every_tenant), name
     assert "Traceback" not in gateways[0].log.read_text()
     assert not any(key[-64:] in gateways[0].log.read_text() for key in keys.values())
@@ -89,7 +90,7 @@ def test_events_are_in_the_log_as_their_keys_tenants(deployment: Deployment, gat
     acme, default = made(deployment, "acme", "ingest")[0], made(deployment, "default", "ingest")[0]
     assert sends(gateways[0], acme, event(1), event(2, tenant="acme"), event(3, tenant=None)).status_code == 204
     assert sends(gateways[1], default, event(1), event(4, tenant="default")).status_code == 204
-    single = httpx.post(gateways[1].url, content=event(5), headers={**SINGLE, **bearer(acme)})
+    single = plain_http.post(gateways[1].url, content=event(5), headers={**SINGLE, **bearer(acme)})
     assert single.status_code == 204
     for key, tenant in ((acme, "default"), (default, "acme"), (acme, "ACME"), (acme, "")):
         assert is_problem(sends(gateways[0], key, event(6), event(7, tenant=tenant)), 400)
@@ -129,10 +130,11 @@ def test_usage_is_taken_while_postgresql_is_away(deployment: Deployment, gateway
     gateway, database = gateways[0], deployment.system.database
     known, key_id = made(deployment, "acme", "ingest")
     new = made(deployment, "acme", "ingest")[0]
-    admin = made(deployment, "default", "admin")[0]
+    admin, reader = made(deployment, "default", "admin")[0], made(deployment, "default", "query")[0]
     base = gateway.url.removesuffix("/events")
     assert sends(gateway, known, event(1)).status_code == 204
-    assert httpx.get(f"{base}/keys", headers=bearer(admin)).status_code == 200
+    assert plain_http.get(f"{base}/meters", headers=bearer(reader)).status_code == 200
+    assert plain_http.get(f"{base}/keys", headers=bearer(admin)).status_code == 200
     elsewhere = sa.create_engine(database.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
 
     def allow(allowed: bool) -> None:
@@ -148,7 +150,9 @@ def test_usage_is_taken_while_postgresql_is_away(deployment: Deployment, gateway
         for _ in range(20):
             assert sends(gateway, known, event(2)).status_code == 204
         assert is_problem(sends(gateway, new, event(3)), 503)
-        assert is_problem(httpx.get(f"{base}/keys", headers=bearer(admin)), 503)
+        assert is_problem(plain_http.get(f"{base}/keys", headers=bearer(admin)), 503)
+        for page in ("meters", "meters/calls/query"):
+            assert is_problem(plain_http.get(f"{base}/{page}", headers=bearer(reader)), 503)
         time.sleep(REVOKED_WITHIN_S)  # an outage lasts; there is nothing to await
         assert sends(gateway, known, event(2)).status_code == 204
     finally:

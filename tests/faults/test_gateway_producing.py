@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 import sqlalchemy as sa
 import xxhash
@@ -22,6 +21,7 @@ from stores.servers import Servers
 from tests.faults.conftest import PARTITIONS, Deployment, event
 from tests.faults.gateways import BATCH, Gateway
 from tests.oracles.topic import read_topic
+from tests.servers import plain_http
 from tests.servers.clickhouse import ClickHouse
 from tests.servers.kafka import Broker
 
@@ -47,13 +47,13 @@ def test_the_example_puts_events_where_the_gateway_would(deployment: Deployment,
     }
     gateway = Gateway(deployment.servers, tmp_path / "gateway.log").start()
     try:
-        again = httpx.post(gateway.url, content=b"[" + b",".join(events) + b"]", headers=BATCH)
+        again = plain_http.post(gateway.url, content=b"[" + b",".join(events) + b"]", headers=BATCH)
         assert again.status_code == 204
     finally:
         gateway.stop()
     deployment.settle()
     assert deployment.check() == {"events": 300, "duplicates": 300, "rejections": 0}
-    metrics = httpx.get(f"http://127.0.0.1:{deployment.workers[0].port}/metrics").text
+    metrics = plain_http.get(f"http://127.0.0.1:{deployment.workers[0].port}/metrics").text
     assert "meterline_misplaced_total 0.0" in metrics
 
 

@@ -15,12 +15,13 @@ import pytest
 from ingest import api
 from ingest.encoding import zstd
 from meterline.deployed import gateway as application
-from meterline.server import Listening
+from meterline.listening import Listening
 from schemas.log import Limits, LogConfig
 from stores.kafka_producer import Producer
 from tests.faults.conftest import BATCH_EVENTS, METERS, PARTITIONS, Deployment, event
 from tests.faults.gateways import ANSWER_S, BATCH, SINGLE, Answer, Gateway, numbers_in_topic, send
 from tests.oracles.topic import read_topic
+from tests.servers import plain_http
 
 OTHER = {"Content-Type": "text/plain"}
 COMPRESSED = {**BATCH, "Content-Encoding": "gzip"}
@@ -94,7 +95,7 @@ def test_events_stand_in_the_log_byte_for_byte(deployment: Deployment, gateway: 
     sent = [event(n)[:-1] + b',\r\n "n": 12345678901234567890.10, "u": "\\u00e9\xc3\xa9"}' for n in range(40)]
     body = b"[" + b",".join(sent) + b"]"
     for encoding, compressed in (("identity", body), ("gzip", gzip.compress(body)), ("zstd", zstd.compress(body))):
-        answer = httpx.post(gateway.url, content=compressed, headers={**BATCH, "Content-Encoding": encoding})
+        answer = plain_http.post(gateway.url, content=compressed, headers={**BATCH, "Content-Encoding": encoding})
         assert answer.status_code == 204, answer.text
     assert sorted(lines_in_topic(deployment)) == sorted(line.replace(b"\r\n", b"  ") for line in sent * 3)
     assert 2 * len(body) > gateway.metric("meterline_gateway_received_bytes_total") > len(body)
@@ -125,7 +126,9 @@ def test_what_the_gateway_accepts_the_worker_never_rejects(deployment: Deploymen
     assert counts["rejections"] == 0
     assert counts["events"] + counts["duplicates"] == accepted
     assert 1500 < accepted < 3500
-    assert "meterline_misplaced_total 0.0" in httpx.get(f"http://127.0.0.1:{deployment.workers[0].port}/metrics").text
+    assert (
+        "meterline_misplaced_total 0.0" in plain_http.get(f"http://127.0.0.1:{deployment.workers[0].port}/metrics").text
+    )
 
 
 def test_a_client_that_hangs_up(deployment: Deployment, gateway: Gateway) -> None:
@@ -213,7 +216,7 @@ def test_more_than_the_queue_holds_is_refused_at_once(deployment: Deployment, ga
     body = b"[" + b",".join(event(n, note=filler) for n in range(16)) + b"]"
 
     async def ask() -> list[Answer]:
-        async with httpx.AsyncClient(timeout=60) as connection:
+        async with httpx.AsyncClient(timeout=60, verify=False) as connection:
             return await asyncio.gather(*(send(connection, gateway.url, body) for _ in range(8)))
 
     deployment.broker.pause()
@@ -229,7 +232,7 @@ def test_more_than_the_queue_holds_is_refused_at_once(deployment: Deployment, ga
         max(answer.seconds for answer in answers) < ANSWER_S + 3
     )  # from before the body was sent, of which there is much
     gateway.wait_for(lambda: gateway.get("/readyz")[0] == 200)
-    assert httpx.post(gateway.url, content=body, headers=BATCH, timeout=30).status_code == 204
+    assert plain_http.post(gateway.url, content=body, headers=BATCH, timeout=30).status_code == 204
     assert set(numbers_in_topic(deployment.servers)) == set(range(16))
     assert gateway.metric("meterline_gateway_queue_bytes") == 0
 
@@ -237,7 +240,7 @@ def test_more_than_the_queue_holds_is_refused_at_once(deployment: Deployment, ga
 def test_limits_that_change_are_followed(deployment: Deployment, gateway: Gateway) -> None:
     """An event that a new version of the configuration allows no more is refused soon, and never rejected then."""
     long = event(1, subject="x" * 100)
-    assert httpx.post(gateway.url, content=long, headers=SINGLE).status_code == 204
+    assert plain_http.post(gateway.url, content=long, headers=SINGLE).status_code == 204
     limits = Limits(batch_events_max=BATCH_EVENTS, field_bytes_max=50)
     deployment.system.log.configure(LogConfig(limits=limits, meters=METERS))
-    gateway.wait_for(lambda: httpx.post(gateway.url, content=long, headers=SINGLE).status_code == 400)
+    gateway.wait_for(lambda: plain_http.post(gateway.url, content=long, headers=SINGLE).status_code == 400)

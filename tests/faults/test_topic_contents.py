@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -17,6 +16,7 @@ from ingest.pack import identify, pack
 from schemas.identity import event_key, partition_of
 from stores.clickhouse import query
 from tests.faults.conftest import PARTITIONS, Deployment, event
+from tests.servers import plain_http
 
 
 async def transaction(
@@ -245,5 +245,5 @@ def test_an_event_in_another_partition_counts_and_shows(deployment: Deployment) 
     deployment.system.log.append([(stray % PARTITIONS, b"\n".join([event(5), event(5)]))])
     deployment.settle()
     assert deployment.check() == {"events": 21, "duplicates": 1, "rejections": 0}
-    metrics = httpx.get(f"http://127.0.0.1:{worker.port}/metrics", timeout=5).text
+    metrics = plain_http.get(f"http://127.0.0.1:{worker.port}/metrics", timeout=5).text
     assert re.findall(r"^meterline_misplaced_total (.*)$", metrics, re.MULTILINE) == ["2.0"]

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import httpx
 
 from tests.faults.conftest import Deployment, Supervised, event
+from tests.servers import plain_http
 from tests.servers.kafka import free_port
 
 
 def ask(worker: Supervised, page: str) -> tuple[int, str]:
     """The status and the body of a page; 0 where nobody answers."""
     try:
-        answer = httpx.get(f"http://127.0.0.1:{worker.port}{page}", timeout=5)
+        answer = plain_http.get(f"http://127.0.0.1:{worker.port}{page}", timeout=5)
     except httpx.TransportError:
         return 0, ""
     return answer.status_code, answer.text

@@ -7,16 +7,19 @@ from pathlib import Path
 import polars as pl
 
 from invoicing.assemble import assemble
-from invoicing.render import render_invoice
-from schemas.charge import CHARGES
-from schemas.invoice import BOOKED, Basis, Tax
+from invoicing.rendering.as_text import render_text
+from invoicing.rendering.stored import document_of
+from schemas.invoice import BOOKED, CHARGED, Basis, Tax
 
 GOLDEN = Path(__file__).with_name("invoice.txt")
 BASIS = Basis(cut=7, book="airports", book_version=2, book_digest="b" * 64, contracts_digest="c" * 64)
 
 
-def _slice(up_to: str | None, quantity: str, unit_price: str, flat: str, amount: str) -> dict[str, Decimal | None]:
+def _slice(
+    up_to: str | None, quantity: str, unit_price: str, flat: str, amount: str
+) -> dict[str, Decimal | str | None]:
     return {
+        "label": "",
         "up_to": None if up_to is None else Decimal(up_to),
         "quantity": Decimal(quantity),
         "unit_price": Decimal(unit_price),
@@ -53,7 +56,7 @@ def _charges() -> pl.DataFrame:
             "slices": [_slice(None, "4", "75", "0", "300")], "amount": Decimal(300), "amount_minor": 30000,
         },
     ]  # fmt: skip
-    return pl.DataFrame(rows, schema=CHARGES)
+    return pl.DataFrame(rows, schema=CHARGED)
 
 
 def _booked() -> pl.DataFrame:
@@ -84,6 +87,6 @@ def test_an_invoice_reads_like_an_invoice() -> None:
         next_number=42,
         issued_at=datetime(2013, 3, 1, 6, 30, tzinfo=UTC),
     )
-    text = render_invoice(assembled.invoices, assembled.lines)
+    text = render_text(document_of(assembled.invoices, assembled.lines, None, None))
     content = assembled.invoices["content_digest"].item()
     assert f"{text}\ncontent digest {content}\n" == GOLDEN.read_text()

@@ -16,8 +16,9 @@ from meterline.operations import outputs_of
 from meterline.output import Failure, Output, Table, Text
 from meterline.system import System
 from meterline.worker import Worker
-from schemas.log import DEFAULT_TENANT, Flush, Limits, LogConfig
+from schemas.log import Flush, Limits, LogConfig
 from schemas.meter import Aggregation, Meter
+from schemas.tenant import DEFAULT_TENANT
 from stores.clickhouse import Client, query
 from stores.postgres_log import open_log
 

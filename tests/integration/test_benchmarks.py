@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from benchmarks import import_flights, query, rating, worker
+from benchmarks import import_flights, ledger, outbox, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -19,10 +19,20 @@ def test_the_import_benchmark_counts_every_flight() -> None:
 
 
 def test_the_rating_benchmark_agrees_with_its_oracle() -> None:
-    """Two runs give the same charges; the benchmark itself holds them against the slow oracle."""
-    first, second = rating.run(5000), rating.run(5000)
-    assert first["lines"] >= 5000
+    """Two runs give the same charges, the benchmark itself holds them against the slow oracle; chunks have them all."""
+    first, second = (rating.whole_rater(rating.SMOKE_LINES) for _ in range(2))
+    assert first["lines"] >= rating.SMOKE_LINES
     assert first["digest"] == second["digest"]
+    assert rating.tiers_alone(rating.SMOKE_LINES) > 0
+    in_chunks = rating.in_a_process(rating.SMOKE_LINES // 5)
+    assert (in_chunks["lines"], in_chunks["total_minor"]) == (first["lines"], first["total_minor"])
+
+
+def test_the_outbox_benchmark_counts_every_event_and_webhook() -> None:
+    """In the outbox, and at the receiver, by the benchmark itself."""
+    result = outbox.run(500, 80)
+    assert (result["events"], result["webhooks"]) == (500, 80)
+    assert min(value for name, value in result.items() if "_per_second" in name) > 0
 
 
 def test_the_stream_benchmark_finds_what_its_oracle_finds_with_every_system() -> None:
@@ -45,6 +55,13 @@ def test_the_query_benchmark_gives_one_answer_from_rollups_and_from_events() -> 
     """The benchmark itself holds the two against each other, and its answer is the same every time."""
     first, second = (query.run(query.SMOKE_ROLLUPS, query.SMOKE_QUERIES, query.SMOKE_EVENTS_AN_HOUR) for _ in range(2))
     assert first["rollups"] == query.SMOKE_ROLLUPS
+    assert first["digest"] == second["digest"]
+
+
+def test_the_ledger_benchmark_posts_the_same_books_every_time() -> None:
+    """All entries are posted and verified; the last hash of the chain is the same in a second run."""
+    first, second = (ledger.run(ledger.SMOKE_ENTRIES, ledger.SMOKE_ROWWISE) for _ in range(2))
+    assert first["postings"] == 3 * ledger.SMOKE_ENTRIES
     assert first["digest"] == second["digest"]
 
 

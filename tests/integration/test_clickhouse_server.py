@@ -15,6 +15,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS, TABLES
 from stores.clickhouse import Client, insert, open_server, query
+from tests.servers import plain_http
 from tests.servers.clickhouse import ClickHouse
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -158,9 +159,9 @@ def test_settings_belong_to_one_statement(server: ClickHouse, client: Client) ->
     plain.command("ALTER TABLE duplicates DELETE WHERE id = '1'", settings={"mutations_sync": 2})
     plain.command("INSERT INTO duplicates SELECT * REPLACE ('copy' AS id) FROM duplicates")
     assert query(client, "SELECT id FROM duplicates ORDER BY id")["id"].to_list() == ["0", "copy"]
-    answer = httpx.post(server.url, params={"no_such_setting": "1"}, content="SELECT 1")
+    answer = plain_http.post(server.url, params={"no_such_setting": "1"}, content="SELECT 1")
     assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (404, "115")
-    answer = httpx.get(server.url, params={"query": "DROP TABLE events"})
+    answer = plain_http.get(server.url, params={"query": "DROP TABLE events"})
     assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (403, "164")
 
 
@@ -223,7 +224,7 @@ def test_a_frozen_server_answers_when_it_is_thawed(server: ClickHouse, client: C
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(query, client, "SELECT 1 AS a")
         with pytest.raises(httpx.ReadTimeout):
-            httpx.get(f"{server.url}/ping", timeout=0.3)
+            plain_http.get(f"{server.url}/ping", timeout=0.3)
         server.resume()
         assert waiting.result()["a"].item() == 1
 
@@ -273,7 +274,7 @@ def test_a_stopped_server_starts_again(tmp_path: Path) -> None:
     with server:
         open_server(server.url).command("CREATE DATABASE metering")
         insert(open_server(f"{server.url.replace('//', '//u:p%40@')}/metering"), DUPLICATES, duplicates(1), "t")
-        assert httpx.get(f"{server.url}/ping").text == "Ok.\n"
+        assert plain_http.get(f"{server.url}/ping").text == "Ok.\n"
         port = server.port
     with server:
         client = open_server(server.url)

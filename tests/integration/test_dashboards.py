@@ -122,7 +122,7 @@ def usage(clickhouse: Client, _engine: Path, database: sa.Engine) -> Iterator[Us
     lines = [event(number) for number in range(3 * HOURS)]
     log.append(pack(lines, identify(lines), 2))
     with _counted(log, clickhouse):
-        api = UsageApi(Clients(lambda: open_embedded(_engine)), log.meters, log.config, lambda: ())
+        api = UsageApi(Clients(lambda: open_embedded(_engine)), log, lambda: (), lambda _: {}, lambda _: {})
         yield Usage(clickhouse, Starlette(routes=api.routes()))
         api.close()
 

@@ -77,7 +77,7 @@ def test_a_meter_is_made_described_and_withdrawn(log: PostgresLog, client: Clien
     described = client.request("PUT", "/bytes", json={"description": "What was sent", "aggregation": "LATEST"})
     assert described.status_code == 200
     changed = described.json()
-    assert (changed["description"], changed["id"], "name" in changed) == ("What was sent", document["id"], False)
+    assert (changed["description"], changed["id"], changed["name"]) == ("What was sent", document["id"], "bytes")
     assert changed["filters"] == document["filters"]
     assert changed["updatedAt"] > changed["createdAt"] == document["createdAt"]
     gone = client.request("DELETE", "/bytes")

@@ -1,7 +1,7 @@
 """Usage queries answered slowly: one event after the other, with the clock of the zone read minute by minute."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, localcontext
@@ -47,8 +47,14 @@ def _opens_an_hour(minute: datetime, zone: ZoneInfo) -> bool:
     return local.minute == 0 or local.replace(minute=0, tzinfo=None) > before.replace(minute=0, tzinfo=None)
 
 
-def usage(events: Iterable[Used], aggregation: str, query: dict[str, Any]) -> dict[Any, Decimal]:
-    """The value of each (window start, window end, subject, dimension ...) that has one; None for what is not asked."""
+def usage(
+    events: Iterable[Used], aggregation: str, query: dict[str, Any], payers: Mapping[str, str]
+) -> dict[Any, Decimal]:
+    """The value of each (window start, window end, subject, customer, dimension ...) that has one.
+
+    None stands for a subject or customer that is not asked for, and for the customer of a subject without one in
+    `payers`.
+    """
     groups: dict[Any, list[Used]] = defaultdict(list)
     zone = ZoneInfo(query.get("windowTimeZone", "UTC"))
     start, end = query.get("from"), query.get("to")
@@ -59,13 +65,19 @@ def usage(events: Iterable[Used], aggregation: str, query: dict[str, Any]) -> di
             continue
         if any(event.dimensions[key] not in allowed for key, allowed in query.get("filterGroupBy", {}).items()):
             continue
+        payer = payers.get(event.subject)
+        if query.get("filterCustomerId") and payer not in query["filterCustomerId"]:
+            continue
         window = window_of(event.time, query["windowSize"], zone) if query.get("windowSize") else (start, end)
         by_subject = query.get("subject") or "subject" in query.get("groupBy", ())
-        names = [name for name in query.get("groupBy", ()) if name != "subject"]
-        key = (*window, event.subject if by_subject else None, *(event.dimensions[name] for name in names))
+        by_customer = query.get("filterCustomerId") or "customer_id" in query.get("groupBy", ())
+        names = [name for name in query.get("groupBy", ()) if name not in {"subject", "customer_id"}]
+        whose = (event.subject if by_subject else None, payer if by_customer else None)
+        key = (*window, *whose, *(event.dimensions[name] for name in names))
         groups[key].append(event)
-    if not groups and not query.get("windowSize") and not query.get("subject") and not query.get("groupBy"):
-        return {(start, end, None): Decimal(0)} if aggregation in {"COUNT", "UNIQUE_COUNT"} else {}
+    split = ("windowSize", "subject", "groupBy", "filterCustomerId")
+    if not groups and not any(query.get(name) for name in split):
+        return {(start, end, None, None): Decimal(0)} if aggregation in {"COUNT", "UNIQUE_COUNT"} else {}
     return {key: _value(aggregation, values) for key, values in groups.items()}
 
 

@@ -29,6 +29,8 @@ METERS = tuple(
     for kind in Aggregation
 )  # fmt: skip
 VERSIONS = {0: LogConfig(), 1: LogConfig(), 2: LogConfig(meters=METERS), 3: LogConfig(meters=METERS[:3])}
+CUSTOMERS = {"c": ("it's", "x"), "d": ("nobody",)}  # y has no customer
+PAYERS = {subject: customer for customer, subjects in CUSTOMERS.items() for subject in subjects}
 ZONES = ("UTC", "Asia/Kathmandu", "Australia/Lord_Howe", "America/New_York", "Europe/Berlin")
 ANCHORS = [
     datetime(2013, 1, 31, 18, 15, tzinfo=UTC),  # a month begins in Kathmandu
@@ -69,7 +71,8 @@ queries = st.fixed_dictionaries(
         "windowSize": st.sampled_from(["MINUTE", "HOUR", "DAY", "MONTH"]),
         "windowTimeZone": st.sampled_from(ZONES),
         "subject": st.lists(st.sampled_from(["x", "it's", "nobody"]), min_size=1, max_size=2, unique=True),
-        "groupBy": st.lists(st.sampled_from(["subject", "region", "plan"]), unique=True, max_size=3),
+        "groupBy": st.lists(st.sampled_from(["subject", "region", "plan", "customer_id"]), unique=True, max_size=3),
+        "filterCustomerId": st.lists(st.sampled_from([*CUSTOMERS]), min_size=1, max_size=2, unique=True),
         "filterGroupBy": st.dictionaries(
             st.sampled_from(["region", "plan"]), st.lists(st.sampled_from(["eu", "", "%"]), min_size=1, max_size=2)
         ),
@@ -141,11 +144,11 @@ def rows_of(scope: Scope, client: Client, *, all_from_events: bool) -> dict[Any,
         return query(client, statement.sql, **statement.bound)
 
     found = answer(scope, read, VERSIONS.__getitem__, all_from_events=all_from_events).rows
-    names = [name for name in scope.query.group_by if name != "subject"]
+    names = [name for name in scope.query.group_by if name not in {"subject", "customer_id"}]
     return {
         (
             datetime.fromtimestamp(row["window_start"], UTC), datetime.fromtimestamp(row["window_end"], UTC),
-            row.get("subject"), *(row[f"dimension {name}"] for name in names),
+            row.get("subject"), row.get("customer"), *(row[f"dimension {name}"] for name in names),
         ): row["value"]
         for row in found.iter_rows(named=True)
     }  # fmt: skip
@@ -159,10 +162,10 @@ def test_rollups_events_and_the_oracle_agree(steps: list[Any], asked: list[dict[
     stored(clickhouse, steps, f"{tenant}-other")  # whose usage must never show
     for number, each in enumerate(asked):
         meter = METERS[(number + len(steps)) % len(METERS)]
-        expected = usage(counted(accepted, meter), meter.aggregation, each)
+        expected = usage(counted(accepted, meter), meter.aggregation, each, PAYERS)
         if not each.get("windowSize"):  # a range is shown in whole seconds
             whole = [at.replace(microsecond=0) for at in (each["from"], each["to"])]
             expected = {(*whole, *key[2:]): value for key, value in expected.items()}
-        scope = Scope(tenant, meter, usage_query(each))
+        scope = Scope(tenant, meter, usage_query(each), customers=CUSTOMERS)
         assert rows_of(scope, clickhouse, all_from_events=False) == expected, each
         assert rows_of(scope, clickhouse, all_from_events=True) == expected, each

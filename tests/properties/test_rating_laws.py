@@ -1,224 +1,198 @@
 """Laws of rating, over random price books, contracts and usage."""
 
-from collections.abc import Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import polars as pl
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rating.rater import Rated, rate
-from schemas.charge import CHARGES
-from schemas.contract import Contract, Contracts
-from schemas.money import QUANTITY
-from schemas.price_book import FlatCharge, PriceBook
-from tests.oracles.rating_oracle import Answer, Usage, rate_slowly, slices_of
-
-AGGREGATIONS = {"total": "SUM", "calls": "COUNT", "least": "MIN", "peak": "MAX", "users": "UNIQUE_COUNT"}
-PERIOD, PERIOD_END = "2013-01", date(2013, 2, 1)
-SUBJECTS = ["a", "b", "c", "é"]
-
-# Small whole numbers first, so that quantities often meet the end of a tier or fill a package.
-small = st.integers(1, 8).map(Decimal)
-quantities = st.one_of(
-    small,
-    small,
-    st.integers(-3, 40).map(Decimal),
-    st.decimals(-5, 1000, places=9),
-    st.decimals(10**9, 10**9 + 1, places=9),
+from rating.books import Books
+from rating.rater import Basis, Rated, Rater
+from schemas.charge import CHARGES, DISCOUNTS, SLICES
+from schemas.contract import Contracts
+from schemas.price_book import PriceBook
+from tests.oracles.rating.kinds import Event
+from tests.oracles.rating.rate import rate_slowly
+from tests.simulation.rated_cases import (
+    expected,
+    rated,
+    slices_expected,
+    slices_told,
+    taxes_expected,
+    taxes_told,
+    told,
 )
-prices = st.one_of(st.integers(0, 9).map(Decimal), st.decimals(0, 100, places=12), st.decimals(0, 100, places=2))
+from tests.simulation.rating_cases import usage_of
+from tests.strategies.charges import filled
+from tests.strategies.rating import RatingCase, rating_cases
+
+checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
+few = settings(max_examples=25, deadline=None, suppress_health_check=checks)
+fewer = settings(max_examples=8, deadline=None, suppress_health_check=checks)
+ORDER = ("customer", "period_start")
 
 
-@st.composite
-def tiers(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Tiers with ascending ends, the last without one."""
-    ends = sorted(draw(st.sets(st.one_of(small, small, st.decimals("0.000000001", 99, places=9)), max_size=3)))
-    return [{"up_to": end, "unit_price": draw(prices), "flat": draw(prices)} for end in [*ends, None]]
+def same(one: Rated, other: Rated) -> None:
+    """Both answers, byte for byte."""
+    for name in ("charges", "slices", "discounts", "unassigned", "carried"):
+        assert getattr(one, name).equals(getattr(other, name)), name
 
 
-@st.composite
-def charges(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    """A charge of any model."""
-    model = draw(st.sampled_from(["flat", "graduated", "volume", "package"]))
-    if model == "flat":
-        return {"id": name, "model": model, "amount": draw(prices)}
-    charge = {"id": name, "model": model, "meter": draw(st.sampled_from(list(AGGREGATIONS)))}
-    if model == "package":
-        size = draw(st.one_of(small, st.decimals("0.01", 9, places=9)))
-        free, rounding = (
-            draw(st.one_of(st.just(Decimal(0)), st.decimals(0, 20, places=1))),
-            draw(st.sampled_from(["up", "down"])),
-        )
-        return {**charge, "size": size, "price": draw(prices), "free_units": free, "round": rounding}
-    return {**charge, "tiers": draw(tiers())}
+@few
+@given(rating_cases())
+def test_the_rater_is_the_oracle(case: RatingCase) -> None:
+    """All customers at once give what one at a time gives with fractions, to the last digit; slices and taxes too."""
+    answer = rate_slowly(case.events, case.books, case.contracts, **case.arguments)
+    result = rated(case)
+    assert told(result) == expected(answer)
+    assert slices_told(result) == slices_expected(answer)
+    assert taxes_told(result, case.books[0]) == taxes_expected(answer)
 
 
-@st.composite
-def books(draw: st.DrawFn) -> PriceBook:
-    """A price book of one to three plans."""
-    plans = [
-        {"id": f"p{plan}", "charges": [draw(charges(f"c{place}")) for place in range(draw(st.integers(1, 4)))]}
-        for plan in range(draw(st.integers(1, 3)))
-    ]
-    return PriceBook.model_validate({
-        "book": "random", "version": 1, "effective_at": "2013-01-01", "plans": plans,
-        "currency": draw(st.sampled_from(["USD", "JPY", "KWD", "CLF"])),
-        "default_plan": draw(st.sampled_from([None, "p0"])),
-        "policies": {"zero_usage_flat": draw(st.sampled_from(["first_tier", "none"]))},
-    })  # fmt: skip
-
-
-@st.composite
-def contracts_for(draw: st.DrawFn, book: PriceBook) -> Contracts:
-    """Contracts that share out some of the subjects; a customer may have the name of a subject that it does not pay for."""
-    payer = {subject: draw(st.sampled_from(["a", "x", "y", None])) for subject in SUBJECTS}
-    return Contracts(
-        contracts=tuple(
-            Contract(
-                customer=customer,
-                name=customer,
-                subjects=tuple(subject for subject in SUBJECTS if payer[subject] == customer),
-                plan=draw(st.sampled_from([plan.id for plan in book.plans])),
-                starts_on=draw(st.sampled_from([date(2012, 1, 1), date(2013, 1, 31), date(2013, 2, 1)])),
-            )
-            for customer in sorted({customer for customer in payer.values() if customer})
-        )
+@fewer
+@given(rating_cases(contested=True))
+def test_amounts_add_up(case: RatingCase) -> None:
+    """Slices are their charge's gross amount; gross and discounts its amount; shares and credits take it to its net."""
+    result = rated(case)
+    schemas = [dict(frame.schema) for frame in (result.charges, result.slices, result.discounts)]
+    assert schemas == [CHARGES, SLICES, DISCOUNTS]
+    charges = result.charges
+    assert charges["id"].is_unique().all()
+    sums = result.slices.group_by("charge_id").agg(sold=pl.col("amount").sum())
+    own = charges.filter(pl.col("kind").is_in(["usage", "flat"])).join(
+        sums, left_on="id", right_on="charge_id", how="left"
     )
+    assert own.filter(pl.col("sold").fill_null(0) != pl.col("gross")).is_empty()
+    off = result.discounts.filter(level="charge").group_by("charge_id").agg(off=pl.col("amount").sum())
+    assert own.filter(pl.col("gross") + pl.col("discount") != pl.col("amount")).is_empty()
+    assert set(off["charge_id"]) <= set(charges["id"])
+    assert charges.filter(
+        pl.sum_horizontal("amount_minor", "shared_minor", "credit_minor") != pl.col("net_minor")
+    ).is_empty()
+    assert charges.filter((pl.col("shared_minor") > 0) | (pl.col("credit_minor") > 0)).is_empty()
+    assert charges.filter((pl.col("net_minor") < 0) & (pl.col("amount_minor") >= 0)).is_empty()
+    for customer, most in case.credits.items():
+        assert -charges.filter(customer=customer)["credit_minor"].sum() <= most
 
 
-@st.composite
-def usages(draw: st.DrawFn, book: PriceBook) -> list[tuple[str, str, Decimal | None, list[str] | None]]:
-    """Rows of usage, mostly of the meters that the book charges for, also several of a subject and meter."""
-    charged = [charge.meter for plan in book.plans for charge in plan.charges if not isinstance(charge, FlatCharge)]
-    meters = st.sampled_from([*charged, *charged, *AGGREGATIONS])
-    keys = draw(st.lists(st.tuples(st.sampled_from(SUBJECTS), meters), max_size=20))
-    words = st.lists(st.sampled_from(["u1", "u2", "u3", "ü"]), max_size=3)
-    return [
-        (subject, meter, None, draw(words)) if meter == "users" else (subject, meter, draw(quantities), None)
-        for subject, meter in keys
+@fewer
+@given(rating_cases(), st.randoms(use_true_random=False))
+def test_neither_order_nor_chunks_change_anything(case: RatingCase, chance: Any) -> None:
+    """Rows in another order give the same bytes, and so do some customers after the others."""
+    usage, whole = usage_of(case.events), rated(case)
+    same(rated(case, usage_of(chance.sample(case.events, len(case.events)))), whole)
+    contracts = case.contracts.contracts
+    first, second = contracts[:1], contracts[1:]
+    others = sorted({event.subject for event in case.events} - case.contracts.names)
+    halves = [
+        {subject for contract in first for subject in contract.subjects} | set(others[::2]),
+        {subject for contract in second for subject in contract.subjects} | set(others[1::2]),
     ]
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> tuple[PriceBook, Contracts, list[Any]]:
-    """A price book, contracts on its plans, and usage."""
-    book = draw(books())
-    return book, draw(contracts_for(book)), draw(usages(book))
-
-
-def usage_frame(rows: list[Any]) -> pl.DataFrame:
-    text = pl.String()
-    schema = {"subject": text, "meter": text, "quantity": QUANTITY, "uniques": pl.List(text)}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def rated(
-    rows: list[Any], book: PriceBook, contracts: Contracts, aggregations: Mapping[str, str] = AGGREGATIONS
-) -> Rated:
-    return rate(usage_frame(rows), book, contracts, period=PERIOD, cut=7, aggregations=aggregations)
-
-
-def exactly(number: Decimal | None) -> Fraction | None:
-    return None if number is None else Fraction(number)
-
-
-def as_answer(result: Rated) -> tuple[list[Any], dict[tuple[str, str], Fraction]]:
-    lines = [
-        (
-            row["customer"], row["charge"], Fraction(row["quantity"]),
-            [tuple(exactly(number) for number in part.values()) for part in row["slices"]],
-            Fraction(row["amount"]), row["amount_minor"],
-        )
-        for row in result.charges.iter_rows(named=True)
-    ]  # fmt: skip
-    return lines, {(subject, meter): Fraction(quantity) for subject, meter, quantity in result.unassigned.rows()}
-
-
-def expected(
-    rows: list[Any], book: PriceBook, contracts: Contracts
-) -> tuple[list[Any], dict[tuple[str, str], Fraction]]:
-    exact: list[Usage] = [(subject, meter, exactly(quantity), uniques) for subject, meter, quantity, uniques in rows]
-    answer: Answer = rate_slowly(exact, book, contracts, PERIOD_END, AGGREGATIONS)
-    lines = [
-        (line.customer, line.charge, line.quantity, line.slices, line.amount, line.amount_minor)
-        for line in answer.lines
+    parts = [
+        rated(case, usage.filter(pl.col("subject").is_in(sorted(subjects))), chosen)
+        for subjects, chosen in zip(halves, (first, second), strict=True)
     ]
-    return lines, answer.unassigned
+    charges = pl.concat(part.charges for part in parts).sort(ORDER, maintain_order=True)
+    assert charges.equals(whole.charges)
+    assert pl.concat(part.slices for part in parts).sort(pl.all()).equals(whole.slices.sort(pl.all()))
 
 
-@given(cases())
-def test_the_rater_is_the_oracle(case: tuple[PriceBook, Contracts, list[Any]]) -> None:
-    """All customers at once give what one at a time gives with fractions, to the last digit."""
-    book, contracts, rows = case
-    result = rated(rows, book, contracts)
-    assert as_answer(result) == expected(rows, book, contracts)
-    assert dict(result.charges.schema) == CHARGES
+@fewer
+@given(rating_cases())
+def test_a_stored_book_rates_the_same(case: RatingCase) -> None:
+    """Books that went through their canonical JSON give the same bytes, digests and ids too."""
+    stored = [PriceBook.from_canonical(book.canonical()) for book in case.books]
+    same(rated(case, books=Books(stored)), rated(case))
 
 
-@given(cases())
-def test_slices_add_up(case: tuple[PriceBook, Contracts, list[Any]]) -> None:
-    """Slices add up to the quantity (packages apart) and their amounts to the charge's exact amount."""
-    book, contracts, rows = case
-    for row in rated(rows, book, contracts).charges.iter_rows(named=True):
-        assert sum(Fraction(part["amount"]) for part in row["slices"]) == Fraction(row["amount"])
-        if row["model"] != "package":
-            assert sum(Fraction(part["quantity"]) for part in row["slices"]) == Fraction(row["quantity"])
+@fewer
+@given(rating_cases())
+def test_a_sum_may_be_told_in_two_rows(case: RatingCase) -> None:
+    """Where no single event matters, a row of a SUM and two rows that add up to it are the same."""
+    whole = [event._replace(dimensions={}) for event in case.events if event.meter == "total"]
+    halves = [event._replace(value=value) for event in whole for value in (event.number - 1, event.number * 0 + 1)]
+    same(rated(_without_percentages(case), usage_of(halves)), rated(_without_percentages(case), usage_of(whole)))
 
 
-@given(cases(), st.randoms(use_true_random=False))
-def test_the_order_of_usage_changes_nothing(case: tuple[PriceBook, Contracts, list[Any]], random: Any) -> None:
-    """Rows of usage in another order give the same charges, byte for byte."""
-    book, contracts, rows = case
-    shuffled = random.sample(rows, len(rows))
-    one, other = rated(rows, book, contracts), rated(shuffled, book, contracts)
-    assert one.charges.equals(other.charges)
-    assert one.unassigned.equals(other.unassigned)
+def _without_percentages(case: RatingCase) -> RatingCase:
+    """The case on plans without charges of single events."""
+    books = []
+    for book in case.books:
+        plans = [
+            plan.model_copy(update={"charges": tuple(each for each in plan.charges if each.model != "percentage")})
+            for plan in book.plans
+        ]
+        books.append(book.model_copy(update={"plans": tuple(plans)}))
+    return RatingCase(case.events, books, Contracts(contracts=()), case.after, case.through)
 
 
-@given(cases())
-def test_a_stored_book_rates_the_same(case: tuple[PriceBook, Contracts, list[Any]]) -> None:
-    """A book and contracts that went through their canonical JSON are equal, with equal digests and charges."""
-    book, contracts, rows = case
-    stored = PriceBook.from_canonical(book.canonical())
-    kept = Contracts.from_canonical(contracts.canonical())
-    assert (stored, stored.digest, kept, kept.digest) == (book, book.digest, contracts, contracts.digest)
-    assert rated(rows, stored, kept).charges.equals(rated(rows, book, contracts).charges)
+MONTH = (date(2024, 1, 1), date(2024, 2, 1))
+EVENT = Event("a", "total", datetime(2024, 1, 10, tzinfo=UTC), Fraction(1), {}, 0)
 
 
-@given(tiers(), quantities, quantities)
-def test_graduated_is_monotone(some_tiers: list[dict[str, Any]], one: Decimal, other: Decimal) -> None:
-    """More usage never costs less under graduated prices."""
-    charge = {"id": "c", "model": "graduated", "meter": "total", "tiers": some_tiers}
-    amounts = [amount_of(charge, quantity) for quantity in sorted([one, other])]
-    assert amounts == sorted(amounts)
-
-
-def test_volume_is_not_monotone() -> None:
-    """Under volume prices one unit more can cost less: 15 units cost 150, 16 cost 80."""
-    steps = [{"up_to": 15, "unit_price": 10}, {"up_to": None, "unit_price": 5}]
-    charge = {"id": "c", "model": "volume", "meter": "total", "tiers": steps}
-    assert [amount_of(charge, Decimal(used)) for used in (15, 16)] == [150, 80]
-
-
-def amount_of(charge: dict[str, Any], quantity: Decimal) -> Fraction:
-    """What a customer with this usage owes for one charge, by the rater; checked against the oracle."""
-    plan = {"id": "p", "charges": [charge]}
+def bill_of(charge: Any, quantities: list[Any], currency: str = "USD") -> Rated:
+    """One subject on the default plan with one charge of the meter `total`."""
     book = PriceBook.model_validate(
         {
-            "book": "b",
-            "version": 1,
-            "effective_at": "2013-01-01",
-            "currency": "USD",
-            "default_plan": "p",
-            "plans": [plan],
+            "book": "b", "version": 1, "effective_at": "2000-01-01", "currency": currency, "default_plan": "p",
+            "plans": [{"id": "p", "charges": [charge]}],
         }
-    )
-    amounts = rated([("a", "total", quantity, None)], book, Contracts(contracts=()), {"total": "SUM"}).charges["amount"]
-    amount = Fraction(amounts[0]) if len(amounts) else Fraction(0)
-    slices = slices_of(book.plans[0].charges[0], max(Fraction(quantity), Fraction(0)), book.policies.zero_usage_flat)
-    assert amount == sum(part[-1] for part in slices)
-    return amount
+    )  # fmt: skip
+    basis = Basis(Books([book]), Contracts(contracts=()), {"total": "SUM"}, *MONTH)
+    usage = usage_of([EVENT]).clear()
+    rows = [usage_of([EVENT]).with_columns(quantity=pl.lit(each, usage.schema["quantity"])) for each in quantities]
+    return Rater(basis).rate(pl.concat([usage, *rows]))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data(), st.sampled_from(["standard", "graduated", "package"]), st.integers(0, 40), st.integers(0, 40))
+def test_more_usage_never_costs_less(data: st.DataObject, model: str, used: int, more: int) -> None:
+    """Of a standard, graduated or package charge, as it is before discounts."""
+    charge = data.draw(filled({"id": "c", "model": model, "meter": "total"}, None, contested=False))
+    costs = [
+        bill_of(charge, [Decimal(each)]).charges.filter(kind="usage")["gross"].sum() for each in (used, used + more)
+    ]
+    assert costs[0] <= costs[1]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data(), st.lists(st.integers(-9, 0), min_size=1, max_size=3))
+def test_nothing_and_less_are_as_no_usage(data: st.DataObject, quantities: list[int]) -> None:
+    """What was given back is never paid out."""
+    model = data.draw(st.sampled_from(["standard", "graduated", "volume", "package", "capacity", "dynamic"]))
+    charge = data.draw(filled({"id": "c", "model": model, "meter": "total"}, None, contested=False))
+    less = bill_of(charge, [Decimal(each) for each in quantities])
+    nothing = bill_of(charge, [Decimal(0)])
+    assert less.charges.equals(nothing.charges)
+    assert less.charges.filter(pl.col("amount_minor") < 0).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("currency", "minor"), [("JPY", 98765), ("USD", 9876543), ("KWD", 98765432), ("CLF", 987654321)]
+)
+def test_the_smallest_price_of_the_largest_quantity(currency: str, minor: int) -> None:
+    """12 decimals by 17 digits and 9 decimals, exactly, then rounded once: to yen, cents, mills, ten-thousandths."""
+    price = {"id": "c", "model": "standard", "meter": "total", "unit_price": "0.000000000001"}
+    charges = bill_of(price, [Decimal("98765432109876543.123456789")], currency).charges
+    assert charges.select("amount", "amount_minor").row(0) == (Decimal("98765.432109876543123456789"), minor)
+
+
+@pytest.mark.parametrize("quantities", [["9" * 29], ["1" + "0" * 17], ["9" * 17] * 2, ["-" + "9" * 29]])
+def test_quantities_that_do_not_fit_are_errors(quantities: list[str]) -> None:
+    """Up to the 38 digits that the column holds, of one row or in all: an error, never a wrong bill."""
+    price = {"id": "c", "model": "standard", "meter": "total", "unit_price": "0.000000000001"}
+    with pytest.raises(OverflowError, match="17 whole digits"):
+        bill_of(price, [Decimal(each) for each in quantities])
+
+
+@pytest.mark.parametrize("currency", ["JPY", "KWD", "CLF"])
+@pytest.mark.parametrize("more", [{}, {"discounts": [{"id": "d", "percent": "33.3"}]}])
+def test_amounts_that_do_not_fit_are_errors(currency: str, more: dict[str, Any]) -> None:
+    """A million for each of 10 ** 16 units."""
+    price = {"id": "c", "model": "standard", "meter": "total", "unit_price": "1000000", **more}
+    with pytest.raises((OverflowError, pl.exceptions.PolarsError)):
+        bill_of(price, [Decimal(10) ** 16], currency)

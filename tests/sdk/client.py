@@ -52,6 +52,13 @@ def ask(client: Client) -> dict:
         "posted": [[row.value, row.subject] for row in posted.data],
         "csv": csv if isinstance(csv, str) else b"".join(csv).decode(),
         "events": [[each.event.id, each.event.subject] for each in client.events.list(subject="customer-1", limit=3)],
+        "pages": [
+            [each.event.id, each.ingested_at is not None]
+            for each in client.events_v2.list(
+                limit=20, filter={"subject": {"$eq": "customer-1"}, "id": {"$like": "sdk-%"}}
+            )
+        ],
+        "since": len([*client.events_v2.list(filter={"time": {"$gte": START.isoformat()}})]),
         "subjects": client.meters.list_subjects("calls"),
         "values": client.meters.list_group_by_values("bytes", "region"),
         "metrics": client.debug.metrics(),

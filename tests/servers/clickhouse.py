@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
+from tests.servers import plain_http
 
 ROOT = Path(__file__).parents[2]
 STOP_TIMEOUT_S = 60.0
@@ -101,10 +101,10 @@ class ClickHouse:
 
     def heal(self) -> None:
         """Let nothing more go wrong."""
-        httpx.delete(f"{self.url}/faults", timeout=CONTROL_TIMEOUT_S).raise_for_status()
+        plain_http.delete(f"{self.url}/faults", timeout=CONTROL_TIMEOUT_S).raise_for_status()
 
     def _add(self, rule: dict[str, Any]) -> None:
-        httpx.put(f"{self.url}/faults", json=rule, timeout=CONTROL_TIMEOUT_S).raise_for_status()
+        plain_http.put(f"{self.url}/faults", json=rule, timeout=CONTROL_TIMEOUT_S).raise_for_status()
 
     def _reap(self) -> None:
         assert self.process

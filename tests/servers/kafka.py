@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Self
 POM = Path(__file__).with_name("kafka.pom.xml")
 LIBRARIES = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "meterline" / "kafka-4.1.1"
 START_TIMEOUT_S = 60.0
+QUICK_START = ("-XX:TieredStopAtLevel=1",)
+"""For a broker that lives for minutes: it starts in 3.3 CPU seconds instead of 5.3, and runs slower in the long run."""
 
 _PROPERTIES = """
 process.roles=broker,controller
@@ -50,6 +52,8 @@ class Broker:
     heap: str = "512m"
     settings: str = ""
     """Lines of server.properties that win over ours."""
+    options: Sequence[str] = ()
+    """Of Java."""
     _controller_port: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -75,13 +79,13 @@ class Broker:
             properties.write_text(_PROPERTIES.format(**values) + self.settings)
             arguments = ["format", "-t", uuid.uuid4().hex[:22], "-c", str(properties)]
             subprocess.run(
-                [*_java(libraries, "128m"), "kafka.tools.StorageTool", *arguments],
+                [*_java(libraries, "128m", QUICK_START), "kafka.tools.StorageTool", *arguments],
                 check=True,
                 stdout=subprocess.DEVNULL,
             )
         output = (self.directory / "broker.log").open("ab")
         self._process = subprocess.Popen(
-            [*_java(libraries, self.heap), "kafka.Kafka", str(properties)],
+            [*_java(libraries, self.heap, self.options), "kafka.Kafka", str(properties)],
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -127,7 +131,7 @@ def running_broker(directory: Path) -> Iterator[str]:
     if given:
         yield given
         return
-    broker = Broker(directory).start()
+    broker = Broker(directory, options=QUICK_START).start()
     try:
         yield broker.bootstrap_servers
     finally:
@@ -150,8 +154,8 @@ def _libraries() -> Path:
     return LIBRARIES
 
 
-def _java(libraries: Path, heap: str) -> list[str]:
-    return ["java", f"-Xmx{heap}", f"-Xms{heap}", "-XX:+UseSerialGC", "-cp", f"{libraries}/*"]
+def _java(libraries: Path, heap: str, options: Sequence[str]) -> list[str]:
+    return ["java", *options, f"-Xmx{heap}", f"-Xms{heap}", "-XX:+UseSerialGC", "-cp", f"{libraries}/*"]
 
 
 def _answers(port: int) -> bool:

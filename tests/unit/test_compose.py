@@ -53,6 +53,7 @@ def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
         ("gateway", "gateway", {"host": "0.0.0.0", "port": 8888}),
         ("worker-1", "worker", {"port": 6066}),
         ("worker-2", "worker", {"port": 6066}),
+        ("publisher", "outbox publish", {"once": False, "partitions": 8, "replication": 1}),
         ("audit", "audit", {"month": None}),
     ],
 )
@@ -66,7 +67,7 @@ def test_a_service_runs_a_command_of_the_command_line(name: str, runs: str, para
 
 def test_every_service_of_ours_is_looked_at_here() -> None:
     """One that is added has a command to be held to."""
-    assert set(ours()) == {"topics", "gateway", "worker-1", "worker-2", "audit", "cli", "demo"}
+    assert set(ours()) == {"topics", "gateway", "publisher", "worker-1", "worker-2", "audit", "cli", "demo"}
     assert entrypoint("demo") == ["python", "-m", "examples.flights.demo"]
 
 

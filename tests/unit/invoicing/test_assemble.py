@@ -9,15 +9,21 @@ import polars as pl
 import pytest
 
 from invoicing.assemble import Assembled, assemble
-from schemas.charge import CHARGES
-from schemas.invoice import BOOKED, INVOICES, LINES, Basis, Tax
+from schemas.invoice import BOOKED, CHARGED, INVOICES, LINES, Basis, Tax
 
 BASIS = Basis(cut=3, book="airports", book_version=1, book_digest="book digest", contracts_digest="contracts digest")
 
 
 def charge(customer: str, period: str, minor: int, **other: Any) -> dict[str, Any]:
     amount = Decimal(minor).scaleb(-2)
-    flat = {"up_to": None, "quantity": Decimal(1), "unit_price": amount, "flat": Decimal(0), "amount": amount}
+    flat = {
+        "label": "",
+        "up_to": None,
+        "quantity": Decimal(1),
+        "unit_price": amount,
+        "flat": Decimal(0),
+        "amount": amount,
+    }
     return {
         "customer": customer, "period": period, "charge": "turns", "description": "Turns", "model": "standard",
         "meter": "turns", "quantity": Decimal(1), "slices": [flat], "amount": amount, "amount_minor": minor,
@@ -39,7 +45,7 @@ def run(charges: list[dict[str, Any]], booked: list[dict[str, Any]] | None = Non
         "customer_names": {"UA": "United"}, "tax": None, "next_number": 1,
         "issued_at": datetime(2013, 3, 1, tzinfo=UTC), **other,
     }  # fmt: skip
-    return assemble(pl.DataFrame(charges, schema=CHARGES), pl.DataFrame(booked, schema=BOOKED), **arguments)
+    return assemble(pl.DataFrame(charges, schema=CHARGED), pl.DataFrame(booked, schema=BOOKED), **arguments)
 
 
 def test_the_charges_of_the_own_period_are_usage_lines() -> None:

@@ -15,17 +15,23 @@ from referencing.jsonschema import DRAFT202012
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from aggregation.listing import EventsQuery
+from aggregation.event_filter import EventFilter, TimeFilter
+from aggregation.listing import LIST_MAX, EventsPageQuery, EventsQuery, RejectionsQuery
 from ingest.request import BATCH, EITHER, EVENTS_MAX, FAULTS_LISTED_MAX, SINGLE
 from meterline.access import OPEN, OPEN_ON_LOOPBACK, RULES, UNLISTED, path_of
+from meterline.idempotency import KEY_LENGTH_MAX
 from meterline.openapi import METHODS, document, operations_of
 from meterline.operations import OPERATIONS, checked_parameters
+from meterline.webhooks_api import LIMIT_MAX
 from schemas.api_key import NewKey, Scope
+from schemas.delivery import OLD_SECRET_VALID, DeliveryState
+from schemas.domain_event import EventType
 from schemas.meter import DESCRIBING, Aggregation, Meter
 from schemas.outcomes import Reason
 from schemas.problem import PROBLEM_TYPE
 from schemas.text_filter import TextFilter
 from schemas.usage_query import LISTED_MAX, UsageQuery, WindowSize
+from schemas.webhook import ENDPOINTS_MAX, OLD_SECRET_VALID_MAX, EndpointChange, NewEndpoint
 from tests.e2e.test_keys import applications
 
 DOCUMENT = document()
@@ -115,7 +121,14 @@ def test_the_words_are_those_of_the_models() -> None:
     assert set(SCHEMAS["MeterDescription"]["properties"]) == DESCRIBING
     assert set(query["properties"]) == set(UsageQuery.model_json_schema(by_alias=True)["properties"])
     assert set(parameters_of("GET /api/v1/meters/{}/query")) == {*query["properties"], "decimals"}
-    assert set(parameters_of("GET /api/v1/events")) == set(EventsQuery.model_json_schema(by_alias=True)["properties"])
+    lists = {"v1/events": EventsQuery, "v2/events": EventsPageQuery, "v1/events/rejected": RejectionsQuery}
+    for path, model in lists.items():
+        parameters = parameters_of(f"GET /api/{path}")
+        assert set(parameters) == set(model.model_json_schema(by_alias=True)["properties"])
+        assert parameters["limit"]["schema"]["maximum"] == LIST_MAX
+    assert set(SCHEMAS["EventFilter"]["properties"]) == set(EventFilter.model_json_schema(by_alias=True)["properties"])
+    assert set(SCHEMAS["TimeFilter"]["properties"]) == {field.alias for field in TimeFilter.model_fields.values()}
+    assert SCHEMAS["Reason"]["enum"] == list(Reason)
     assert set(SCHEMAS["TextFilter"]["properties"]) == {field.alias for field in TextFilter.model_fields.values()}
     assert set(SCHEMAS["NewKey"]["properties"]) == set(NewKey.model_fields)
     assert definition["properties"]["aggregation"]["enum"] == list(Aggregation)
@@ -129,6 +142,22 @@ def test_the_words_are_those_of_the_models() -> None:
     assert (
         f"{FAULTS_LISTED_MAX:,}"
         in SCHEMAS["Problem"]["properties"]["extensions"]["properties"]["validationErrors"]["description"]
+    )
+
+
+def test_the_words_of_webhooks_are_those_of_the_models() -> None:
+    """Types of events, states, properties and bounds."""
+    assert SCHEMAS["EventTypes"]["items"]["enum"] == [each for each in EventType if each is not EventType.WEBHOOK_TEST]
+    assert SCHEMAS["DeliveryState"]["enum"] == list(DeliveryState)
+    assert set(SCHEMAS["NewWebhook"]["properties"]) == set(NewEndpoint.model_fields)
+    assert set(SCHEMAS["WebhookChange"]["properties"]) == set(EndpointChange.model_fields)
+    assert f"at most {ENDPOINTS_MAX} " in OPERATIONS_DESCRIBED["POST /api/v1/billing/webhooks"][2]["description"]
+    assert parameters_of("GET /api/v1/billing/events")["limit"]["schema"]["maximum"] == LIMIT_MAX
+    assert DOCUMENT["components"]["parameters"]["IdempotencyKey"]["schema"]["maxLength"] == KEY_LENGTH_MAX
+    rotated = OPERATIONS_DESCRIBED["POST /api/v1/billing/webhooks/{}/secret"][2]["requestBody"]["content"]
+    valid = rotated["application/json"]["schema"]["properties"]["oldValidSeconds"]
+    assert (valid["default"], valid["maximum"]) == tuple(
+        each.total_seconds() for each in (OLD_SECRET_VALID, OLD_SECRET_VALID_MAX)
     )
 
 

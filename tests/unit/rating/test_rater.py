@@ -1,181 +1,144 @@
-"""Who pays for what, and what of a plan becomes a charge."""
+"""The rater as a whole: who pays, for which periods, and what of a plan and a contract becomes a charge."""
 
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
-import polars as pl
 import pytest
 
-from rating.rater import Rated, rate
-from schemas.charge import CHARGES
+from rating.books import Books
+from rating.rater import Basis, Rated, Rater
+from schemas.configuration import parse_yaml
 from schemas.contract import Contracts, parse_contracts
-from schemas.money import QUANTITY
-from schemas.price_book import PriceBook, parse_price_book
+from schemas.price_book import PriceBook
+from tests.oracles.rating.kinds import Event
+from tests.simulation.rating_cases import usage_of
 
-AGGREGATIONS = {"calls": "COUNT", "bytes": "SUM", "peak": "MAX", "least": "MIN", "users": "UNIQUE_COUNT"}
-
-BOOK = """
-book: cloud
-version: 3
-effective_at: 2013-01-01
-currency: USD
-plans:
-  - id: team
-    charges:
-      - {id: seat, model: flat, description: Platform fee, amount: 20}
-      - {id: calls, model: graduated, meter: calls, tiers: [{up_to: 100, unit_price: 1}, {up_to: null, unit_price: 0.5}]}
-      - {id: users, model: volume, meter: users, tiers: [{up_to: null, unit_price: 2}]}
-  - id: solo
-    charges:
-      - {id: peak, model: package, meter: peak, size: 10, price: 4}
-      - {id: least, model: graduated, meter: least, tiers: [{up_to: null, unit_price: 1, flat: 3}]}
-"""
-
-Row = tuple[str, str, int | None, list[str] | None]
+AGGREGATIONS = {"calls": "SUM", "seats": "SUM", "uptime": "MIN"}
+CALLS = "{id: calls, model: standard, meter: calls, unit_price: %s}"
+BASE = "{id: base, model: flat, amount: 31}"
 
 
-def book(default_plan: str | None = None) -> PriceBook:
-    return parse_price_book(BOOK + (f"default_plan: {default_plan}" if default_plan else ""), "book.yaml", AGGREGATIONS)
+def book(charges: str, version: int = 1, effective_at: str = "2020-01-01", more: str = "") -> PriceBook:
+    plans = f"[{{id: p, charges: [{charges}]}}, {{id: q, charges: [{BASE}, {charges}]}}]"
+    head = f"book: b, version: {version}, effective_at: {effective_at}, currency: USD{more}"
+    return PriceBook.model_validate(parse_yaml(f"{{{head}, plans: {plans}}}", "book"))
 
 
-def contracts(*each: str) -> Contracts:
-    listed = ", ".join(f"{{name: N, starts_on: 2013-01-15, {contract}}}" for contract in each)
-    return parse_contracts(f"contracts: [{listed}]", "contracts.yaml")
+def contract(more: str = "") -> Contracts:
+    terms = f"customer: acme, name: A, subjects: [a, b], plan: p, starts_on: 2023-06-01{more}"
+    return parse_contracts(f"contracts: [{{{terms}}}]", "contracts")
 
 
-def rated(rows: list[Row], by: PriceBook, under: Contracts, period: str = "2013-01") -> Rated:
-    text = pl.String()
-    schema = {"subject": text, "meter": text, "quantity": QUANTITY, "uniques": pl.List(text)}
-    usage = pl.DataFrame(rows, schema=schema, orient="row")
-    return rate(usage, by, under, period=period, cut=9, aggregations=AGGREGATIONS)
+def use(day: str, value: Any, subject: str = "a", meter: str = "calls") -> Event:
+    return Event(subject, meter, datetime.fromisoformat(day).replace(tzinfo=UTC), Fraction(value), {}, 0)
 
 
-def amounts(result: Rated) -> list[tuple[Any, ...]]:
-    rows = result.charges.select("customer", "charge", "quantity", "amount_minor").rows()
-    return [(customer, charge, int(quantity), minor) for customer, charge, quantity, minor in rows]
+def rated(
+    books: list[PriceBook],
+    contracts: Contracts,
+    *events: Event,
+    days: tuple[str, str] = ("2024-01-01", "2024-02-01"),
+    advance: bool = False,
+    **more: Any,
+) -> Rated:
+    after, through = map(date.fromisoformat, days)
+    basis = Basis(Books(books), contracts, AGGREGATIONS, after, through, advance=advance)
+    return Rater(basis).rate(usage_of(events), **more)
 
 
-def test_the_subjects_of_a_customer_are_combined_before_rating() -> None:
-    """Tiers are the customer's: 60 and 60 calls are 120, and a user of two subjects is one user."""
-    under = contracts("customer: acme, plan: team, subjects: [a, b]")
-    rows: list[Row] = [
-        ("a", "calls", 60, None), ("b", "calls", 60, None),
-        ("a", "users", None, ["ann", "bob"]), ("b", "users", None, ["bob", "cy"]),
+def owed(result: Rated) -> list[tuple[str, str, int]]:
+    return result.charges.select("customer", "charge", "net_minor").rows()
+
+
+def test_a_price_version_holds_from_its_day_on() -> None:
+    """The subjects of a customer together; each use at the price of its day."""
+    books = [book(CALLS % 1), book(CALLS % 2, 2, "2024-01-15")]
+    result = rated(books, contract(), use("2024-01-14", 3), use("2024-01-15", 4, "b"))
+    assert owed(result) == [("acme", "calls", 11_00)]
+    assert result.slices.select("book_version", "quantity", "amount").rows() == [(1, 3, 3), (2, 4, 8)]
+
+
+def test_a_change_of_plan_brings_its_charges() -> None:
+    """The flat charge of the later plan for half of the month; the one that both have stays one row."""
+    amended = contract(", amendments: [{on: 2024-01-17, plan: q}]")
+    assert owed(rated([book(CALLS % 1)], amended, use("2024-01-02", 1), use("2024-01-30", 1))) == [
+        ("acme", "calls", 2_00),
+        ("acme", "base", 15_00),
+    ]
+
+
+def test_the_default_plan_bills_the_periods_with_usage() -> None:
+    """January and March, not February."""
+    of_all = book(f"{BASE}, {CALLS % 1}", more=", default_plan: p")
+    result = rated(
+        [of_all], Contracts(contracts=()), use("2024-01-05", 1, "z"), use("2024-03-05", 2, "z"),
+        days=("2024-01-01", "2024-04-01"),
+    )  # fmt: skip
+    assert owed(result) == [("z", "base", 31_00), ("z", "calls", 1_00), ("z", "base", 31_00), ("z", "calls", 2_00)]
+
+
+def test_a_credit_stands_before_a_manual_line() -> None:
+    """Both stand outside of the minimum; the lowest bound that was missed says how much."""
+    more = """, sla: [{id: up, meter: uptime, credits: [{below: 99.9, percent: 10}, {below: 99, percent: 50}]}],
+              lines: [{id: setup, description: Set-up, amount: 5, on: 2024-01-20}], minimum_spend: 40"""
+    result = rated([book(BASE)], contract(more), use("2024-01-03", 98, meter="uptime"))
+    assert owed(result) == [
+        ("acme", "base", 31_00), ("acme", "contract.minimum_spend", 9_00), ("acme", "sla.up", -15_50),
+        ("acme", "line.setup", 5_00),
     ]  # fmt: skip
-    assert amounts(rated(rows, book(), under)) == [
-        ("acme", "seat", 1, 2000),
-        ("acme", "calls", 120, 11000),
-        ("acme", "users", 3, 600),
+
+
+def test_prepaid_credits_are_spent_from_the_first_bill_on() -> None:
+    """40 dollars pay January whole and 9 of February."""
+    result = rated([book(BASE)], contract(), days=("2024-01-01", "2024-03-01"), prepaid={"acme": 40_00})
+    assert result.charges["credit_minor"].to_list() == [-31_00, -9_00]
+
+
+def test_in_advance_the_period_that_has_begun() -> None:
+    """Only what is paid in advance of it."""
+    plan = book(f"{BASE}, {{id: rent, model: flat, amount: 10, pay: advance}}")
+    result = rated([plan], contract(), advance=True)
+    assert result.charges.select("period_start", "charge").rows() == [
+        (datetime(2024, 1, 1, tzinfo=UTC), "base"),
+        (datetime(2024, 1, 1, tzinfo=UTC), "rent"),
+        (datetime(2024, 2, 1, tzinfo=UTC), "rent"),
     ]
 
 
-def test_extremes_are_combined_as_extremes() -> None:
-    """The peak of two subjects is the higher one, the least the lower one, never their sum."""
-    under = contracts("customer: acme, plan: solo, subjects: [a, b]")
-    rows: list[Row] = [
-        ("a", "peak", 8, None),
-        ("b", "peak", 11, None),
-        ("a", "least", 5, None),
-        ("b", "least", 2, None),
-    ]
-    assert amounts(rated(rows, book(), under)) == [("acme", "peak", 11, 800), ("acme", "least", 2, 500)]
+def test_usage_that_nobody_pays_for_is_told() -> None:
+    """Of a subject without contract, where there is no default plan."""
+    result = rated([book(CALLS % 1)], contract(), use("2024-01-05", 2, "z"), use("2024-01-06", 3, "z"))
+    assert result.charges.is_empty()
+    assert result.unassigned.select("subject", "meter", "quantity").rows() == [("z", "calls", Decimal(5))]
 
 
-def test_a_contract_is_charged_without_usage() -> None:
-    """A flat charge and the first tier's flat amount are owed without usage; other empty charges are left out."""
-    under = contracts("customer: acme, plan: team, subjects: [a]", "customer: zed, plan: solo, subjects: [z]")
-    assert amounts(rated([], book(), under)) == [("acme", "seat", 1, 2000), ("zed", "least", 0, 300)]
+def test_two_ratings_are_as_one_over_both_periods() -> None:
+    """Seats go on into the next period, also past a change of plan; ids are the same."""
+    seats = book("{id: seats, model: standard, meter: seats, unit_price: 1, recurring: true}")
+    amended = contract(", amendments: [{on: 2024-02-01, plan: q}]")
+    events = [use("2024-01-05", 3, meter="seats"), use("2024-02-05", 1, meter="seats")]
+    whole = rated([seats], amended, *events, days=("2024-01-01", "2024-03-01"))
+    first = rated([seats], amended, events[0])
+    second = rated([seats], amended, events[1], days=("2024-02-01", "2024-03-01"), carried=first.carried)
+    assert owed(whole) == [("acme", "seats", 3_00), ("acme", "base", 31_00), ("acme", "seats", 4_00)]
+    assert first.charges.vstack(second.charges).equals(whole.charges)
+    assert second.carried.equals(whole.carried)
 
 
-def test_a_contract_is_in_force_from_the_period_it_starts_in() -> None:
-    """A contract that starts on the 15th holds for the whole of its month, and not for the month before."""
-    #   2012-12          2013-01          2013-02
-    #     [----------------[-------^--------[------
-    #                              starts on 2013-01-15
-    under = contracts("customer: acme, plan: team, subjects: [a]")
-    rows: list[Row] = [("a", "calls", 1, None)]
-    assert rated(rows, book(), under, "2012-12").charges.height == 0
-    assert rated(rows, book(), under, "2012-12").unassigned.rows() == [("a", "calls", Decimal(1))]
-    assert rated(rows, book(), under, "2013-01").charges.height == 2
-    assert rated(rows, book(), under, "2013-02").charges.height == 2
+def test_levels_without_a_period_stay() -> None:
+    """A charge that is billed by the year keeps its level through a month's rating."""
+    seats = book("{id: seats, model: standard, meter: seats, unit_price: 1, recurring: true}")
+    first = rated([seats], contract(), use("2024-01-05", 3, meter="seats"))
+    yearly = rated([seats], contract(", cycle: {every: year}"), carried=first.carried)
+    assert yearly.charges.is_empty()
+    assert yearly.carried.equals(first.carried)
 
 
-def test_a_subject_without_contract_is_a_customer_on_the_default_plan() -> None:
-    """With a default plan every subject with usage has a payer: itself."""
-    under = contracts("customer: acme, plan: team, subjects: [a]")
-    result = rated([("b", "calls", 2, None)], book("team"), under)
-    assert amounts(result) == [("acme", "seat", 1, 2000), ("b", "seat", 1, 2000), ("b", "calls", 2, 200)]
-    assert result.unassigned.height == 0
-
-
-def test_usage_without_a_payer_is_told() -> None:
-    """Without a default plan the usage of a subject without contract is unassigned, not lost."""
-    rows: list[Row] = [("b", "users", None, ["x", "y"]), ("b", "calls", 2, None), ("b", "calls", 3, None)]
-    result = rated(rows, book(), contracts())
-    assert result.charges.height == 0
-    assert result.unassigned.rows() == [("b", "calls", Decimal(5)), ("b", "users", Decimal(2))]
-
-
-def test_a_subject_named_like_a_customer_is_not_charged_to_it() -> None:
-    """A subject that has a contract's customer name but is not among its subjects is unassigned: nobody agreed to pay."""
-    under = contracts("customer: acme, plan: team, subjects: [a]")
-    result = rated([("acme", "calls", 5, None)], book("team"), under)
-    assert amounts(result) == [("acme", "seat", 1, 2000)]
-    assert result.unassigned.rows() == [("acme", "calls", Decimal(5))]
-
-
-def test_a_negative_quantity_is_rated_as_zero() -> None:
-    """A correction that exceeds the usage gives no negative charge."""
-    under = contracts("customer: acme, plan: team, subjects: [a]")
-    assert amounts(rated([("a", "calls", -5, None)], book(), under)) == [("acme", "seat", 1, 2000)]
-
-
-def test_a_charge_tells_what_it_was_rated_from() -> None:
-    """Every charge carries its words, slices, book, contracts and cut."""
-    under = contracts("customer: acme, plan: team, subjects: [a]")
-    by = book()
-    result = rated([("a", "calls", 101, None)], by, under).charges
-    assert dict(result.schema) == CHARGES
-    flat, calls = result.rows(named=True)
-    assert (flat["description"], flat["model"], flat["meter"]) == ("Platform fee", "flat", None)
-    assert (calls["description"], calls["model"], calls["meter"], calls["period"]) == (
-        "calls",
-        "graduated",
-        "calls",
-        "2013-01",
-    )
-    assert (calls["book"], calls["book_version"], calls["book_digest"]) == ("cloud", 3, by.digest)
-    assert (calls["contracts_digest"], calls["cut"], calls["currency"]) == (under.digest, 9, "USD")
-    assert [tuple(part.values()) for part in calls["slices"]] == [
-        (100, 100, 1, 0, 100),
-        (None, 1, Decimal("0.5"), 0, Decimal("0.5")),
-    ]
-
-
-def test_unusable_input_is_refused() -> None:
-    """An unknown plan, a meter without aggregation and a month that is none raise; nothing is guessed."""
-    with pytest.raises(ValueError, match="acme on gold"):
-        rated([], book(), contracts("customer: acme, plan: gold, subjects: [a]"))
-    with pytest.raises(ValueError, match="without an aggregation: unheard"):
-        rated([("a", "unheard", 1, None)], book(), contracts())
-    with pytest.raises(ValueError, match="2013-13"):
-        rated([], book(), contracts(), "2013-13")
-
-
-@pytest.mark.parametrize("quantities", [[10**17], [6 * 10**16, 6 * 10**16], [10**28 * 9] * 2])
-def test_quantities_that_do_not_fit_are_an_error(quantities: list[int]) -> None:
-    """A group's decimals are added by polars without a look at overflow; the rater looks."""
-    under = contracts("customer: acme, plan: team, subjects: [a, b]")
-    rows: list[Row] = [(subject, "calls", quantity, None) for subject, quantity in zip("ab", quantities, strict=False)]
-    with pytest.raises(OverflowError, match="17 whole digits"):
-        rated(rows, book(), under)
-
-
-def test_amounts_that_do_not_fit_together_are_an_error() -> None:
-    """Slices that each fit, but not together, raise as well."""
-    huge = "unit_price: 1, flat: 90000000000000000"
-    charge = f"{{id: c, model: graduated, meter: calls, tiers: [{{up_to: 1, {huge}}}, {{up_to: null, {huge}}}]}}"
-    head = "book: b, version: 1, effective_at: 2013-01-01, currency: USD"
-    by = parse_price_book(f"{{{head}, plans: [{{id: p, charges: [{charge}]}}]}}", "book.yaml", AGGREGATIONS)
-    with pytest.raises(OverflowError, match="17 whole digits"):
-        rated([("a", "calls", 2, None)], by, contracts("customer: acme, plan: p, subjects: [a]"))
+def test_what_cannot_be_rated_is_an_error() -> None:
+    """A plan that there is not; usage of a meter without aggregation."""
+    with pytest.raises(LookupError):
+        rated([book(BASE)], contract(", amendments: [{on: 2024-01-10, plan: none}]"))
+    with pytest.raises(ValueError, match="usage of meters without an aggregation: other"):
+        rated([book(BASE)], contract(), use("2024-01-10", 1, meter="other"))

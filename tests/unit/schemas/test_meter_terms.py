@@ -79,6 +79,7 @@ def test_other_paths_are_refused(path: object) -> None:
         ({"eventAgeMax": "P1M"}, "eventAgeMax: 'P1M': allowed: whole days such as 35, or a duration of ISO 8601 such as PT36H"),
         ({"eventAgeMax": -1}, "eventAgeMax: -1"), ({"eventAgeMax": True}, "eventAgeMax: True"), ({"eventAheadMax": "P"}, "eventAheadMax: 'P'"),
         ({"eventAheadMax": 36501}, "up to 36500 days"), ({"event_ahead_max": "PT"}, "allowed: whole days"),
+        ({"eventFrom": "5"}, "eventFrom: '5': allowed: an RFC 3339 instant"), ({"eventFrom": "0001-01-01T00:00:00+14:00"}, "the years 1 to 9999"),
         ({"eventFrom": 5}, "eventFrom: 5: allowed: an RFC 3339 instant"), ({"eventFrom": "2026-01-01T00:00:00"}, "timezone"),
         ({"metadata": {"a": 1}}, "metadata.a: 1"), ({"valueProperty": "$.v"}, "a COUNT meter counts events and has no valueProperty"),
         ({"aggregation": "AVG"}, "AVG needs a valueProperty"), ({"aggregation": "LATEST"}, "LATEST needs a valueProperty"),

@@ -4,8 +4,9 @@ from decimal import Decimal
 
 import pytest
 
+from schemas.charges import FlatCharge, GraduatedCharge, PackageCharge, VolumeCharge
 from schemas.configuration import ConfigurationError
-from schemas.price_book import FlatCharge, GraduatedCharge, PackageCharge, PriceBook, VolumeCharge, parse_price_book
+from schemas.price_book import PriceBook, parse_price_book
 
 METERS = {"departures": "COUNT", "seats": "SUM", "miles": "SUM"}
 
@@ -81,7 +82,7 @@ def test_all_faults_are_told_at_once() -> None:
 book: Air port
 version: 0
 effective_at: 20130101
-tax: {mode: inclusive, name: VAT, rate_percent: 101}
+tax: {mode: sideways, name: VAT, rate_percent: 101}
 default_plan: nope
 extra: 1
 plans:

@@ -1,0 +1,313 @@
+"""The ledger's tables in PostgreSQL: posting, reading, closing.
+
+A shell. Every function works in the transaction of the connection it is given, which must be READ COMMITTED; the caller
+commits. The rules of the books are the database's own and speak up at the commit at the latest. Who posts for a tenant
+waits for those who post for it already: its entries are a chain. All of it runs as the role that sees one tenant.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+import psycopg
+import sqlalchemy as sa
+
+from invoicing.ledger.chain import chained
+from schemas.invoice import Columns
+from schemas.journal import CHAINED, GENESIS, POSTINGS, Account
+from stores.columns import read_columns
+from stores.postgres import as_tenant, copy_in
+
+_LOOK_UP_MAX = 1_000
+_DIGESTS = ("content_digest", "previous_hash", "hash")
+_STAGES = """
+CREATE TEMP TABLE IF NOT EXISTS staged_entries (
+    tenant text, sequence bigint, id uuid, template text, document_kind text, document_id text,
+    document_version integer, part integer, relates_to uuid, relates_to_period text, effective_at date,
+    booked_at timestamptz, description text, content_digest bytea, previous_hash bytea, hash bytea
+) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE IF NOT EXISTS staged_postings (
+    tenant text, sequence bigint, position smallint, account smallint, customer text, currency text, dimension text,
+    amount_minor bigint) ON COMMIT DELETE ROWS;
+TRUNCATE staged_entries, staged_postings;
+"""
+_ENTRY_COLUMNS = (
+    "tenant", "sequence", "id", "template", "document_kind", "document_id", "document_version", "part", "relates_to",
+    "relates_to_period", "effective_at", "booked_at", "description", "content_digest", "previous_hash", "hash",
+)  # fmt: skip
+_POSTING_COLUMNS = ("tenant", "sequence", "position", "account", "customer", "currency", "dimension", "amount_minor")
+_READ_ENTRY = ", ".join(
+    f"encode({name}, 'hex') AS {name}" if name in _DIGESTS
+    else f"replace(CAST({name} AS text), '-', '') AS {name}" if name in {"id", "relates_to"} else name
+    for name in CHAINED
+)  # fmt: skip
+_HEX = {*_DIGESTS, "id", "relates_to"}
+_AS_BIGINT = {
+    "booked_at": "extract(epoch FROM booked_at) * 1000000",
+    "effective_at": "effective_at - DATE '1970-01-01'",
+}
+_RAW_ENTRY = {
+    name: (f"encode({name}, 'hex')" if name in _DIGESTS
+           else f"coalesce(encode(uuid_send({name}), 'hex'), '')" if name in _HEX
+           else f"coalesce({name}, '')" if name == "relates_to_period"
+           else _AS_BIGINT.get(name, name), kind == pl.String)
+    for name, kind in CHAINED.items()
+}  # fmt: skip
+_LINE: Columns = {"sequence": pl.Int64} | {name: kind for name, kind in POSTINGS.items() if name != "entry_id"}
+_RAW_LINE = {name: (name, kind == pl.String) for name, kind in _LINE.items()}
+_RANGE = "(SELECT * FROM {} WHERE tenant = %(tenant)s AND sequence BETWEEN %(first)s AND %(last)s ORDER BY {}) AS range"
+
+
+class OtherContentError(ValueError):
+    """Something with this identity is stored already, with other content. Nothing was written."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last entry of a tenant's chain."""
+
+    sequence: int = 0
+    hash: str = GENESIS
+    booked_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Closing:
+    """A closed period: through which day, since when, behind which entry."""
+
+    through: date
+    closed_at: datetime
+    after_sequence: int
+
+
+@dataclass(frozen=True)
+class Override:
+    """A closed period that is open again for a time."""
+
+    through: date
+    opened_at: datetime
+    until: datetime
+    opened_by: str
+    reason: str
+    after_sequence: int
+
+
+def post(connection: sa.Connection, entries: pl.DataFrame, postings: pl.DataFrame) -> int:
+    """Post entries (columns `schemas.journal.ENTRIES`) with their postings for good; returns how many were new.
+
+    In this order: (1) wait for whoever posts for the tenant, so that the chain's end stays where it is; (2) leave out
+    what is posted with the same content; (3) chain what is new; (4) write it. COPY does not work on tables with
+    row-level security, so rows come through temporary tables. Raises OtherContentError when an id is posted with
+    other content.
+    """
+    new = 0
+    for (tenant,), own in entries.group_by("tenant", maintain_order=True):
+        with as_tenant(connection, str(tenant)):
+            new += _post(connection, str(tenant), own, postings)
+    return new
+
+
+def head(connection: sa.Connection, tenant: str) -> Head:
+    """The end of the tenant's chain."""
+    query = """SELECT sequence, encode(hash, 'hex'), booked_at FROM journal_entries WHERE tenant = :tenant
+               ORDER BY sequence DESC LIMIT 1"""
+    row = connection.execute(sa.text(query), {"tenant": tenant}).one_or_none()
+    return Head() if row is None else Head(*row)
+
+
+def entries(
+    connection: sa.Connection,
+    tenant: str,
+    *,
+    entry_id: str | None = None,
+    document: str | None = None,
+    account: int | None = None,
+    since: date | None = None,
+    through: date | None = None,
+    after: int = 0,
+    limit: int | None = None,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The entries that all the given conditions hold for, in the chain's order, and their postings.
+
+    Columns `schemas.journal.CHAINED` and `POSTINGS`. `document` is a document's id; `since` and `through` are of the
+    accounting day; `after` is a sequence, to page on.
+    """
+    conditions = {
+        "id = CAST(:entry_id AS uuid)": entry_id, "document_id = :document": document, "effective_at >= :since": since,
+        "effective_at <= :through": through, "EXISTS (SELECT FROM postings p WHERE p.tenant = e.tenant AND "
+        "p.sequence = e.sequence AND p.account = :account)": account,
+    }  # fmt: skip
+    wanted = " AND ".join(sql for sql, value in conditions.items() if value is not None) or "true"
+    query = f"""SELECT {_READ_ENTRY} FROM journal_entries e WHERE tenant = :tenant AND sequence > :after AND {wanted}
+                ORDER BY sequence LIMIT :limit"""  # noqa: S608  names of ours
+    keys = {"tenant": tenant, "entry_id": entry_id, "document": document, "since": since, "through": through,
+            "account": account, "after": after, "limit": limit}  # fmt: skip
+    with as_tenant(connection, tenant):
+        found = _frame(connection, query, CHAINED, keys)
+        sequences = found["sequence"].to_list()
+        query = """SELECT e.sequence, position, account, customer, currency, dimension, amount_minor FROM postings e
+                   WHERE tenant = :tenant AND sequence = ANY (:sequences) ORDER BY sequence, position"""
+        lines = _frame(connection, query, _LINE, {"tenant": tenant, "sequences": sequences})
+    ids = found.select("sequence", pl.col("id").alias("entry_id"))
+    return found, lines.join(ids, on="sequence", maintain_order="left").select(*POSTINGS)
+
+
+def stretches(
+    connection: sa.Connection, tenant: str, *, entries_max: int = 50_000
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """The tenant's whole chain, a stretch at a time: entries (columns `schemas.journal.CHAINED`) and their postings.
+
+    The postings have the `sequence` of their entry instead of its id; null texts are empty. The transaction should be
+    REPEATABLE READ, so that nothing comes between two stretches.
+    """
+    with as_tenant(connection, tenant):
+        # by the index, in its order: without statistics the planner would rather sort
+        connection.execute(sa.text("SELECT set_config('enable_bitmapscan', 'off', true)"))
+        last = head(connection, tenant).sequence
+        for first in range(1, last + 1, entries_max):
+            keys = {"tenant": tenant, "first": first, "last": first + entries_max - 1}
+            found = read_columns(connection, _RAW_ENTRY, _RANGE.format("journal_entries", "sequence"), keys)
+            lines = read_columns(connection, _RAW_LINE, _RANGE.format("postings", "sequence, position"), keys)
+            yield found.select(pl.col(name).cast(kind) for name, kind in CHAINED.items()), lines
+
+
+def balances(
+    connection: sa.Connection,
+    tenant: str,
+    *,
+    effective_through: date | None = None,
+    booked_through: datetime | None = None,
+    by: Sequence[str] = (),
+) -> pl.DataFrame:
+    """Each account's balance by currency and, as wanted, by customer and dimension, on both clocks.
+
+    Of entries dated on or before `effective_through` and booked at or before `booked_through`: what the books said of
+    that day at that instant. Columns: account, name, those of `by`, currency, balance_minor (a debit is above zero),
+    without rows of zero. In each currency the balances sum to zero.
+    """
+    assert set(by) <= {"customer", "dimension"}, by
+    columns = ["account", *by, "currency"]
+    dated = effective_through is not None or booked_through is not None
+    where = """JOIN journal_entries e ON e.tenant = p.tenant AND e.sequence = p.sequence
+               AND e.effective_at <= coalesce(:effective, CAST('infinity' AS date))
+               AND e.booked_at <= coalesce(:booked, CAST('infinity' AS timestamptz))""" if dated else ""  # fmt: skip
+    named = ", ".join(f"p.{name}" for name in columns)
+    query = f"""SELECT {named}, CAST(sum(p.amount_minor) AS bigint) FROM postings p {where}
+                WHERE p.tenant = :tenant GROUP BY {named} HAVING sum(p.amount_minor) <> 0"""  # noqa: S608  ours
+    keys = {"tenant": tenant, "effective": effective_through, "booked": booked_through}
+    schema = {name: POSTINGS[name] for name in columns} | {"balance_minor": pl.Int64}
+    with as_tenant(connection, tenant):
+        found = _frame(connection, query, schema, keys)
+    names = {account.value: account.title for account in Account}
+    named_accounts = pl.col("account").replace_strict(names, return_dtype=pl.String).alias("name")
+    return found.select("account", named_accounts, *by, "currency", "balance_minor").sort("currency", "account", *by)
+
+
+def close_period(connection: sa.Connection, tenant: str, through: date) -> bool:
+    """Close the tenant's books: no entry is dated on or before this day any more. Waits for those who are posting.
+
+    False when they were closed through this day before.
+    """
+    query = "INSERT INTO closed_periods (tenant, through) VALUES (:tenant, :through) ON CONFLICT DO NOTHING"
+    with as_tenant(connection, tenant):
+        return connection.execute(sa.text(query), {"tenant": tenant, "through": through}).rowcount == 1
+
+
+def reopen_period(
+    connection: sa.Connection, tenant: str, through: date, *, by: str, why: str, opened_at: datetime, until: datetime
+) -> None:
+    """Let entries into the period that was closed through this day, until an instant. Who and why is kept for good.
+
+    Raises LookupError when no period was closed through this day.
+    """
+    query = """INSERT INTO period_overrides (tenant, through, opened_at, until, opened_by, reason)
+               VALUES (:tenant, :through, :opened_at, :until, :by, :why)"""
+    known = [closing.through for closing in closings(connection, tenant)]
+    if through not in known:
+        raise LookupError(f"no period of {tenant} was closed through {through}; closed: {', '.join(map(str, known))}")
+    with as_tenant(connection, tenant):
+        keys = {"tenant": tenant, "through": through, "opened_at": opened_at, "until": until, "by": by, "why": why}
+        connection.execute(sa.text(query), keys)
+
+
+def closings(connection: sa.Connection, tenant: str) -> list[Closing]:
+    """The tenant's closed periods, earliest first."""
+    query = "SELECT through, closed_at, after_sequence FROM closed_periods WHERE tenant = :tenant ORDER BY through"
+    with as_tenant(connection, tenant):
+        return [Closing(*row) for row in connection.execute(sa.text(query), {"tenant": tenant})]
+
+
+def overrides(connection: sa.Connection, tenant: str) -> list[Override]:
+    """All openings of closed periods, in their order."""
+    query = """SELECT through, opened_at, until, opened_by, reason, after_sequence FROM period_overrides
+               WHERE tenant = :tenant ORDER BY opened_at"""
+    with as_tenant(connection, tenant):
+        return [Override(*row) for row in connection.execute(sa.text(query), {"tenant": tenant})]
+
+
+def tenants(connection: sa.Connection) -> list[str]:
+    """Whoever has entries. For the owner of the tables: the application's role sees one tenant alone."""
+    query = """WITH RECURSIVE known AS (
+                   SELECT min(tenant) AS tenant FROM journal_entries
+                   UNION ALL SELECT (SELECT min(tenant) FROM journal_entries WHERE tenant > known.tenant) FROM known
+                   WHERE known.tenant IS NOT NULL)
+               SELECT tenant FROM known WHERE tenant IS NOT NULL"""
+    return list(connection.execute(sa.text(query)).scalars())
+
+
+def _post(connection: sa.Connection, tenant: str, own: pl.DataFrame, postings: pl.DataFrame) -> int:
+    # 1: wait
+    lock = "SELECT pg_advisory_xact_lock(hashtextextended('ledger ' || :tenant, 0))"
+    connection.execute(sa.text(lock), {"tenant": tenant})
+    if own.height > _LOOK_UP_MAX:  # so many are new, as a rule: the index tells when one is not
+        try:
+            with connection.begin_nested():
+                return _write(connection, tenant, own, postings)
+        except sa.exc.IntegrityError as error:
+            if not isinstance(error.orig, psycopg.errors.UniqueViolation):
+                raise
+    # 2: leave out
+    fresh = _fresh(connection, own)
+    return _write(connection, tenant, fresh, postings) if fresh.height else 0
+
+
+def _write(connection: sa.Connection, tenant: str, fresh: pl.DataFrame, postings: pl.DataFrame) -> int:
+    # 3: chain
+    end = head(connection, tenant)
+    placed = chained(fresh, after=end.sequence, previous_hash=end.hash, booked_from=end.booked_at)
+    of_fresh = postings.join(
+        placed.select("id", "tenant", "sequence"), left_on="entry_id", right_on="id", maintain_order="left"
+    )
+    # 4: write
+    connection.exec_driver_sql(_STAGES)
+    written = placed.with_columns(("\\x" + pl.col(name)).alias(name) for name in _DIGESTS)
+    copy_in(connection, "staged_entries", written.select(_ENTRY_COLUMNS))
+    copy_in(connection, "staged_postings", of_fresh.select(_POSTING_COLUMNS))
+    for table, columns in (("entries", _ENTRY_COLUMNS), ("postings", _POSTING_COLUMNS)):
+        target = {"entries": "journal_entries", "postings": "postings"}[table]
+        named = ", ".join(columns)
+        connection.exec_driver_sql(f"INSERT INTO {target} ({named}) SELECT {named} FROM staged_{table}")  # noqa: S608
+    return placed.height
+
+
+def _fresh(connection: sa.Connection, rows: pl.DataFrame) -> pl.DataFrame:
+    """The entries whose id is not posted. Raises OtherContentError when one is, with another content digest."""
+    query = sa.text("""SELECT replace(CAST(id AS text), '-', ''), encode(content_digest, 'hex') FROM journal_entries
+                       WHERE id = ANY (CAST(:ids AS uuid[]))""")
+    stored = dict(tuple(row) for row in connection.execute(query, {"ids": rows["id"].to_list()}))
+    if not stored:
+        return rows
+    for row_id, content in rows.select("id", "content_digest").iter_rows():
+        if stored.get(row_id, content) != content:
+            raise OtherContentError(
+                f"journal_entries: {row_id} is posted with the content {stored[row_id]}, now it is {content}; posted "
+                "rows never change, post a correcting entry"
+            )
+    return rows.filter(~pl.col("id").is_in(list(stored)))
+
+
+def _frame(connection: sa.Connection, query: str, schema: Columns, keys: dict[str, Any]) -> pl.DataFrame:
+    rows = connection.execute(sa.text(query), keys)
+    return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")

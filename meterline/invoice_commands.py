@@ -1,0 +1,51 @@
+"""The part of the command line that shows invoices, and says who issues them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from meterline.formats import DEFAULT_FORMAT, DEFAULT_LOCALE, FORMATS
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def invoice_commands(
+    run: Callable[..., None], data_option: Callable[..., Any], read: Callable[[Path], str]
+) -> tuple[click.Group, click.Group]:
+    """The commands of invoices and of the seller; `run` runs an operation where the data is, `read` reads a file."""
+
+    @click.group()
+    def invoices() -> None:
+        """Invoices."""
+
+    @invoices.command("list")
+    @data_option
+    @click.option("--period", required=True, metavar="YYYY-MM", help="The month.")
+    def list_invoices(data: Path, period: str) -> None:
+        """List a month's invoices."""
+        run(data, "list_invoices", period=period)
+
+    @invoices.command("show")
+    @data_option
+    @click.argument("number")
+    @click.option("--format", "form", type=click.Choice(FORMATS), default=DEFAULT_FORMAT, show_default=True)
+    @click.option("--locale", default=DEFAULT_LOCALE, show_default=True, help="How html, pdf and facturx are written.")
+    @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+    def show_invoice(data: Path, number: str, form: str, locale: str, output: Path | None) -> None:
+        """Print an invoice: as text with the explanation of each line, for people, or for programs."""
+        run(data, "show_invoice", output, number=number, form=form, locale=locale)
+
+    @click.group()
+    def seller() -> None:
+        """Who sells."""
+
+    @seller.command("apply")
+    @data_option
+    @click.argument("file", type=_file)
+    def apply_seller(data: Path, file: Path) -> None:
+        """Put the seller of a YAML FILE on what is issued from now on."""
+        run(data, "apply_seller", text=read(file), file=str(file))
+
+    return invoices, seller

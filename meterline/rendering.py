@@ -1,0 +1,83 @@
+"""Documents for those who ask: an invoice in each format, and the seller that stands on it."""
+
+import base64
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import polars as pl
+import sqlalchemy as sa
+
+from invoicing import store as books
+from invoicing.rendering.app import typeface
+from invoicing.rendering.as_facturx import render_facturx
+from invoicing.rendering.as_html import render_html
+from invoicing.rendering.as_json import render_json
+from invoicing.rendering.as_pdf import render_pdf
+from invoicing.rendering.as_text import render_text
+from invoicing.rendering.as_ubl import render_ubl
+from invoicing.rendering.store import apply_seller as store_seller
+from invoicing.rendering.store import seller_at
+from invoicing.rendering.stored import document_of
+from meterline.formats import DEFAULT_FORMAT, DEFAULT_LOCALE, ENDINGS, FORMATS
+from meterline.output import File, Output, Text
+from meterline.system import System
+from schemas.contract import Contracts
+from schemas.document import Document
+from schemas.party import PartyDetails, parse_seller
+from schemas.tenant import DEFAULT_TENANT
+
+
+def apply_seller(app: System, *, text: str, file: str) -> Iterator[Output]:
+    """Put a seller's YAML text in force, for the documents that are issued from now on."""
+    seller = parse_seller(text, file)
+    with app.database.begin() as connection:
+        new = store_seller(connection, DEFAULT_TENANT, seller, applied_at=datetime.now(UTC))
+    state = "in force for what is issued from now on" if new else "in force already"
+    yield Text(text=f"{seller.name}: {state}, digest {seller.digest}")
+
+
+def show_invoice(
+    app: System, *, number: str, form: str = DEFAULT_FORMAT, locale: str = DEFAULT_LOCALE
+) -> Iterator[Output]:
+    """An invoice in a format; the text has the explanation of each line."""
+    if form not in FORMATS:
+        raise ValueError(f"format {form!r}; allowed: {', '.join(FORMATS)}")
+    with app.database.connect() as connection:
+        document = _document(connection, number)
+    if form == "text":
+        yield Text(text=render_text(document))
+        return
+    content = base64.b64encode(rendered(document, form, locale)).decode()
+    yield File(name=f"{document.number}.{ENDINGS[form]}", content=content)
+
+
+def rendered(document: Document, form: str, locale: str) -> bytes:
+    """The bytes of a document in a format. E-invoices raise ValueError for what they cannot express."""
+    match form:
+        case "text":
+            return render_text(document).encode()
+        case "json":
+            return render_json(document)
+        case "html":
+            return render_html(document, locale).encode()
+        case "pdf":
+            return render_pdf(document, locale, typeface())
+        case "ubl":
+            return render_ubl(document).encode()
+        case _:
+            return render_facturx(document, locale, typeface())
+
+
+def _document(connection: sa.Connection, number: str) -> Document:
+    invoice = books.invoice(connection, DEFAULT_TENANT, number)
+    lines = books.lines_of(connection, invoice["id"].item())
+    seller = seller_at(connection, DEFAULT_TENANT, invoice["issued_at"].item())
+    return document_of(invoice, lines, seller, _buyer(connection, invoice))
+
+
+def _buyer(connection: sa.Connection, invoice: pl.DataFrame) -> PartyDetails | None:
+    """What the contract that the invoice was made from says of its customer."""
+    stored = books.contracts_of(connection, DEFAULT_TENANT, invoice["contracts_digest"].item())
+    contracts = Contracts.from_canonical(stored.body).contracts if stored else ()
+    customer = invoice["customer"].item()
+    return next((contract.party for contract in contracts if contract.customer == customer), None)
