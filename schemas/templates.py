@@ -67,8 +67,11 @@ _UNEARNED_BACK = _debit(A.UNEARNED_REVENUE, "advance", dimension="feature")
 
 _ALL = (
     Template("P01", "accrue usage", (
-        _debit(A.UNBILLED_RECEIVABLE, "subtotal", dimension="feature"),
-        _credit(A.USAGE_REVENUE, "subtotal", dimension="feature"),
+        *[_debit(A.UNBILLED_RECEIVABLE, name, signed=True, dimension="feature")
+          for name in ("subtotal", "fees", "commitment")],
+        _credit(A.USAGE_REVENUE, "subtotal", signed=True, dimension="feature"),
+        _credit(A.SUBSCRIPTION_REVENUE, "fees", signed=True, dimension="feature"),
+        _credit(A.COMMITMENT_REVENUE, "commitment", signed=True, dimension="feature"),
     ), takes_negative=True, kind="accrual"),
     Template("P02", "invoice in arrears", (
         _OWED, _USAGE, _credit(A.UNBILLED_RECEIVABLE, "accrued", signed=True, dimension="feature"), _TAX_OWED,

@@ -1,7 +1,8 @@
 """What happens to a schedule when its line is credited or its service period changes. Core.
 
-Owns that a change rewrites only the future: what is recognised, and what lies in a locked month, stays as it is, and
-the rest of the line goes to the months behind it.
+Owns that a change rewrites only the future. The past of a line is what was recognised, what lies in a closed month and
+what was delivered before the month of the change, whether a run has recognised it yet or not: so the answer does not
+depend on when runs happen. The past stays as it is, and the rest of the line goes to the months behind it.
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from invoicing.recognition.schedules import SERVICE, schedule
 from schemas.invoice import Columns
 
 FUTURE: Columns = {"line_id": pl.String, "month": pl.Date, "amount_minor": pl.Int64}
-"""Columns of the months of lines that are neither recognised nor locked, of one sign a line."""
+"""Columns of the months of lines that may be rewritten, of one sign a line."""
 
 CREDITS: Columns = {
     "line_id": pl.String,
-    "credit_minor": pl.Int64,  # net of tax, above zero
-    "recognised_minor": pl.Int64,  # what of the line is recognised or locked, less what was credited of it
+    "credit_minor": pl.Int64,  # net of tax, of the line's sign
+    "recognised_minor": pl.Int64,  # what of the line is past, less what was credited of it
 }
 """Columns of a frame of credits, one row a line."""
 
@@ -53,21 +54,20 @@ def credited(future: pl.DataFrame, notes: pl.DataFrame) -> Credited:
     """
     sums = future.group_by("line_id").agg(pl.col("amount_minor").sum().alias("whole"))
     parts = notes.join(sums, on="line_id", how="left", maintain_order="left").with_columns(pl.col("whole").fill_null(0))
-    over = parts.filter(pl.col("credit_minor") > pl.col("whole") + pl.col("recognised_minor"))
-    if over.height:
-        row = over.row(0, named=True)
-        raise ValueError(
-            f"credit of {row['credit_minor']} on line {row['line_id']}; allowed: at most what is left of it, "
-            f"{row['whole'] + row['recognised_minor']}"
-        )
-    deferred = pl.min_horizontal("credit_minor", "whole")
+    parts = parts.with_columns((pl.col("whole") + pl.col("recognised_minor")).alias("left"))
+    parts = parts.with_columns(pl.col("left").sign().alias("side"))
+    side = pl.col("side")
+    _refuse_more_than_is_left(parts)
+    deferred = side * pl.min_horizontal(pl.col("credit_minor") * side, (pl.col("whole") * side).clip(0))
     parts = parts.with_columns(deferred.alias("deferred_minor"))
-    kept = (pl.col("whole") - pl.col("deferred_minor")).cast(pl.Int128)
-    by_end = pl.col("amount_minor").cum_sum().over("line_id").cast(pl.Int128)
-    before = by_end - pl.col("amount_minor")
-    share = [(upto * kept * 2 + pl.col("whole")) // (pl.col("whole").cast(pl.Int128) * 2) for upto in (by_end, before)]
+    whole = (pl.col("whole") * side).cast(pl.Int128)
+    kept = whole - pl.col("deferred_minor") * side
+    by_end = (pl.col("amount_minor") * side).cum_sum().over("line_id").cast(pl.Int128)
+    before = by_end - pl.col("amount_minor") * side
+    share = [(upto * kept * 2 + whole) // (whole * 2) for upto in (by_end, before)]
+    smaller = (side * (share[0] - share[1])).cast(pl.Int64)
     rows = future.sort("line_id", "month").join(parts, on="line_id", how="inner", maintain_order="left")
-    rows = rows.with_columns((share[0] - share[1]).cast(pl.Int64).alias("amount_minor"))
+    rows = rows.with_columns(pl.when(pl.col("deferred_minor") == 0).then("amount_minor").otherwise(smaller))
     return Credited(
         parts.select(
             "line_id", "deferred_minor", (pl.col("credit_minor") - pl.col("deferred_minor")).alias("recognised_minor")
@@ -76,11 +76,18 @@ def credited(future: pl.DataFrame, notes: pl.DataFrame) -> Credited:
     )
 
 
-def rescheduled(lines: pl.DataFrame, kept: pl.DataFrame, *, opens: date | None, time_zone: str) -> pl.DataFrame:
+def _refuse_more_than_is_left(parts: pl.DataFrame) -> None:
+    credit = pl.col("credit_minor") * pl.col("side")
+    over = parts.filter((credit < 0) | (credit > pl.col("left").abs()))
+    for line_id, credit_minor, left in over.select("line_id", "credit_minor", "left").head(1).iter_rows():
+        raise ValueError(f"credit of {credit_minor} on line {line_id}; allowed: at most what is left of it, {left}")
+
+
+def rescheduled(lines: pl.DataFrame, kept: pl.DataFrame, *, opens: date, time_zone: str) -> pl.DataFrame:
     """The months to come (columns MONTHS) of lines that have a new amount, period or method now (columns SERVICE).
 
-    `kept` (line_id, amount_minor) is what of each line is recognised or locked, and stays; `opens` is the first day of
-    the first month that is written anew, None for all. What remains is spread over the part of the period from that day
+    `kept` (line_id, amount_minor) is what of each line is past, and stays; `opens` is the first day of the first month
+    that is written anew. What remains is spread over the part of the period from that day
     on; where nothing of the period is left, all of it goes to the first month that is open.
 
     >>> at = [datetime.fromisoformat(f"2026-{day}T00:00:00+00:00") for day in ("01-01", "07-01")]
@@ -94,9 +101,8 @@ def rescheduled(lines: pl.DataFrame, kept: pl.DataFrame, *, opens: date | None, 
     rest = lines.join(known, on="line_id", how="left", maintain_order="left").with_columns(
         pl.col("amount_minor") - pl.col("kept").fill_null(0)
     )
-    if opens is not None:
-        midnight = datetime.combine(opens, time(), ZoneInfo(time_zone)).astimezone(UTC)
-        instant = pl.lit(midnight).cast(SERVICE["starts_at"])
-        rest = rest.with_columns(pl.max_horizontal("starts_at", instant).alias("starts_at"))
-        rest = rest.with_columns(pl.max_horizontal("starts_at", "ends_at").alias("ends_at"))
+    midnight = datetime.combine(opens, time(), ZoneInfo(time_zone)).astimezone(UTC)
+    instant = pl.lit(midnight).cast(SERVICE["starts_at"])
+    rest = rest.with_columns(pl.max_horizontal("starts_at", instant).alias("starts_at"))
+    rest = rest.with_columns(pl.max_horizontal("starts_at", "ends_at").alias("ends_at"))
     return schedule(rest.select(*SERVICE), time_zone)

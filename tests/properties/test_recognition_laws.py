@@ -84,3 +84,8 @@ def test_a_credit_takes_what_is_deferred_first(cases: list[tuple[dict[int, int],
         assert deferred + from_recognised == wanted[line_id]
         assert sum(after) == before - deferred
         assert all(minor > 0 for minor in after)
+    minus = credited(
+        future.with_columns(-pl.col("amount_minor")), notes.with_columns(-pl.col("credit_minor", "recognised_minor"))
+    )
+    assert minus.parts.equals(answer.parts.with_columns(-pl.col("deferred_minor", "recognised_minor")))
+    assert minus.future.equals(answer.future.with_columns(-pl.col("amount_minor")))

@@ -1,7 +1,7 @@
 """A document for each template, with amounts that cancel, as somebody would write it."""
 
 EXAMPLES: dict[str, dict[str, object]] = {
-    "P01": {"subtotal": "100"},
+    "P01": {"subtotal": "100", "fees": "30", "commitment": "-5"},
     "P02": {"total": "120", "subtotal": "70", "accrued": "30", "tax": {"VAT 20%": "20"}},
     "P03": {"total": "120", "advance": "100", "tax": {"VAT 20%": "20"}},
     "P04": {"total": "100", "subtotal": "82.64", "tax": {"VAT 21%": "17.36"}},
