@@ -154,7 +154,8 @@ _ALL = (
         _credit(A.USAGE_REVENUE, "subtotal", dimension="feature"), _credit(A.RECEIVABLE, "tender"),
     ), kind="wallet move"),
     Template("P24", "promotional credits burned", (
-        _debit(A.DISCOUNTS, "burned", dimension="wallet"), _credit(A.USAGE_REVENUE, "burned", dimension="feature"),
+        _debit(A.DISCOUNTS, "burned", dimension="wallet"),
+        _credit(A.USAGE_REVENUE, "subtotal", dimension="feature"), _credit(A.RECEIVABLE, "tender"),
     ), kind="wallet move"),
     Template("P25", "breakage", (
         _debit(A.PREPAID_CREDITS, "expired", dimension="wallet"), _credit(A.BREAKAGE, "expired"),

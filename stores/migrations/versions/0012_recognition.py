@@ -5,10 +5,9 @@ recognised once, by the amount that is in force; whoever writes. A version of a 
 one row, so that a line is one row and not one for each month, and its sum is checked without looking elsewhere.
 """
 
-import sqlalchemy as sa
 from alembic import op
 
-from stores.migrations.ledger_templates import leg_of
+from stores.migrations.template_changes import replace_legs
 from stores.migrations.tenancy import never_change, of_tenants
 
 revision = "0012"
@@ -36,7 +35,7 @@ CREATE TABLE recognition_schedules (
     starts_at timestamptz NOT NULL,
     ends_at timestamptz NOT NULL CHECK (ends_at >= starts_at),
     time_zone text NOT NULL,
-    months date[] NOT NULL, -- their first days, each once
+    months date[] NOT NULL, -- their first days, in order
     amounts_minor bigint[] NOT NULL CHECK (cardinality(amounts_minor) = cardinality(months)), -- none is zero
     rewrites_from date NOT NULL CHECK (extract(day FROM rewrites_from) = 1), -- of the first version: before all months
     reason text NOT NULL,
@@ -100,10 +99,10 @@ BEGIN
     SELECT format('the months of line %s add up to %s, its schedule is %s', a.line_id, m.total, a.amount_minor)
     INTO wrong
     FROM added a CROSS JOIN LATERAL (
-        SELECT coalesce(sum(minor), 0) AS total, count(DISTINCT month) = cardinality(a.months) AS once,
-            coalesce(bool_and(minor <> 0 AND extract(day FROM month) = 1), true) AS whole
-        FROM unnest(a.months, a.amounts_minor) AS u (month, minor)) AS m
-    WHERE m.total <> a.amount_minor OR NOT m.once OR NOT m.whole LIMIT 1;
+        SELECT coalesce(sum(minor), 0) AS total, coalesce(bool_and(minor <> 0 AND extract(day FROM month) = 1
+            AND month < coalesce(following, 'infinity')), true) AS whole
+        FROM unnest(a.months, a.amounts_minor, a.months[2:]) AS u (month, minor, following)) AS m
+    WHERE m.total <> a.amount_minor OR NOT m.whole LIMIT 1;
     FOR given IN SELECT * FROM added WHERE version > 1 LOOP
         wrong := coalesce(wrong, wrong_version(given));
     END LOOP;
@@ -180,11 +179,4 @@ def upgrade() -> None:
     """Add the tables of schedules and accruals and what holds their rules; P01 has a leg for each kind of revenue."""
     for statements in (_TABLES, _RULES, of_tenants(*_TABLE_RULES), never_change(_TABLE_RULES)):
         op.execute(statements)
-    connection = op.get_bind()
-    connection.execute(sa.text("DELETE FROM template_legs WHERE template = 'P01'"))
-    for position, written in enumerate(_ACCRUAL_LEGS.split(", "), start=1):
-        connection.execute(
-            sa.text("""INSERT INTO template_legs VALUES ('P01', :position, :account, :account_if_negative, :amount,
-                       :side, :signed, :dimension)"""),
-            {"position": position, **leg_of(written)},
-        )
+    replace_legs(op.get_bind(), "P01", _ACCRUAL_LEGS)
