@@ -6,9 +6,9 @@ counted: the n-th of one goes with the n-th of the other.
 
 Steps, in this order, each over what the steps before left over: (1) rows that can't be read, and rows that are the
 gateway's own fees, which no entry stands for; (2) the same reference, currency and amount; (3) the same reference, with
-another amount or currency: a mismatch, because the reference says what is meant; (4) the same customer, currency and
-amount, on the same day, then a day later, a day earlier, two days later and so on: what has no reference is found by
-what it is. Last because it is the weakest.
+another amount, currency or payout: a mismatch, because the reference says what is meant; (4) the same customer,
+currency and amount, on the same day, then a day later, a day earlier, two days later and so on: what has no reference
+is found by what it is. Last because it is the weakest.
 """
 
 from dataclasses import dataclass
@@ -49,6 +49,7 @@ ENTRIES: Columns = {
     "reference": pl.String,  # the id of the payment that the entry is of
     "customer": pl.String,
     "currency": pl.String,
+    "dimension": pl.String,  # the payout that the posting names; empty where it was not known
     "amount_minor": pl.Int64,  # what the gateway owes: below zero for a refund
     "effective_at": pl.Date,
 }
@@ -61,6 +62,7 @@ MATCHES: Columns = {
     "reference": pl.String,
     "file_row": pl.String,  # digest of the row and its number among equal ones; null for an entry alone
     "entry_id": pl.String,  # null for a row alone
+    "dimension": pl.String,  # of the entry's posting; empty for a row alone
     "customer": pl.String,
     "currency": pl.String,  # of the row; of the entry where there is no row
     "gross_minor": pl.Int64,
@@ -80,7 +82,10 @@ class Result:
 
 
 def reconcile(rows: pl.DataFrame, entries: pl.DataFrame, *, payout: str, window_days: int = 3) -> Result:
-    """The outcome of each row (columns ROWS) and each entry (columns ENTRIES) of a payout."""
+    """The outcome of each row (columns ROWS) and each entry (columns ENTRIES) of a payout.
+
+    An entry that names another payout has an outcome only where a row has its reference.
+    """
     left = _identified(rows, payout)
     open_entries = entries.select(*ENTRIES).sort("entry_id").with_row_index("entry")
     found: list[pl.DataFrame] = []
@@ -95,19 +100,20 @@ def reconcile(rows: pl.DataFrame, entries: pl.DataFrame, *, payout: str, window_
     for exact in (same, []):
         for name in REFERENCES:
             pairs, left, open_entries = _paired(left, open_entries, [(name, "reference"), *exact], pl.col(name) != "")
-            found.append(_together(pairs, pl.col(name), "by reference"))
+            found.append(_together(pairs, payout, pl.col(name), "by reference"))
+    open_entries = open_entries.filter(pl.col("dimension").is_in(["", payout]))
     # 4: by what it is
     for days in sorted(range(-window_days, window_days + 1), key=lambda shift: (abs(shift), -shift)):
         shifted = open_entries.with_columns((pl.col("effective_at") + pl.duration(days=days)).alias("day"))
         keys = [*same, ("customer", "customer"), ("occurred_on", "day")]
         pairs, left, open_entries = _paired(left, shifted, keys, pl.col("occurred_on").is_not_null())
         reference = pl.when(pl.col("reference") == "").then("reference_right").otherwise("reference")
-        found.append(_together(pairs, reference, "by customer, amount and day"))
+        found.append(_together(pairs, payout, reference, "by customer, amount and day"))
     found.append(_alone(left, Outcome.UNMATCHED_IN_FILE, pl.lit("no entry for it on the clearing account")))
     found.append(_of_ledger(open_entries))
     matches = pl.concat(found)
     named = matches.select(
-        pl.col("outcome", "reason", "file_row", "entry_id", "ledger_minor").cast(pl.String).fill_null("")
+        pl.col("outcome", "reason", "file_row", "entry_id", "dimension", "ledger_minor").cast(pl.String).fill_null("")
     )
     ids = named.select(digests(payout, *[pl.col(name) for name in named.columns]).alias("id")).to_series()
     matches = matches.with_columns(ids).select(*MATCHES).sort("id")
@@ -150,12 +156,13 @@ def _paired(
     return pairs, left, entries.join(pairs, left_on="entry", right_on="entry_right", how="anti", maintain_order="left")
 
 
-def _together(pairs: pl.DataFrame, reference: pl.Expr, how: str) -> pl.DataFrame:
+def _together(pairs: pl.DataFrame, payout: str, reference: pl.Expr, how: str) -> pl.DataFrame:
     """The outcome of pairs: matched, or mismatched with all that differs."""
     differs = {
         "currency": pl.col("currency") != pl.col("currency_right"),
         "amount": pl.col("gross_minor") != pl.col("amount_minor_right"),
         "fee": ~_adds_up(),
+        "payout": ~pl.col("dimension_right").is_in(["", payout]),
     }
     words = pl.concat_str(
         [pl.when(wrong).then(pl.lit(name)) for name, wrong in differs.items()], separator=", ", ignore_nulls=True
@@ -167,6 +174,7 @@ def _together(pairs: pl.DataFrame, reference: pl.Expr, how: str) -> pl.DataFrame
         reference.alias("reference"),
         "file_row",
         pl.col("entry_id_right").alias("entry_id"),
+        pl.col("dimension_right").alias("dimension"),
         pl.col("customer_right").alias("customer"),
         "currency", "gross_minor", "fee_minor", "net_minor",
         pl.col("amount_minor_right").alias("ledger_minor"),
@@ -176,7 +184,8 @@ def _together(pairs: pl.DataFrame, reference: pl.Expr, how: str) -> pl.DataFrame
 def _alone(rows: pl.DataFrame, outcome: Outcome, reason: pl.Expr) -> pl.DataFrame:
     return rows.select(
         pl.lit(outcome.value).alias("outcome"), reason.alias("reason"), "reference", "file_row",
-        pl.lit(None, pl.String).alias("entry_id"), "customer", "currency", "gross_minor", "fee_minor", "net_minor",
+        pl.lit(None, pl.String).alias("entry_id"), pl.lit("").alias("dimension"),
+        "customer", "currency", "gross_minor", "fee_minor", "net_minor",
         pl.lit(None, pl.Int64).alias("ledger_minor"),
     )  # fmt: skip
 
@@ -187,7 +196,7 @@ def _of_ledger(entries: pl.DataFrame) -> pl.DataFrame:
         pl.lit("no row of the file pays it").alias("reason"),
         "reference",
         pl.lit(None, pl.String).alias("file_row"),
-        "entry_id", "customer", "currency",
+        "entry_id", "dimension", "customer", "currency",
         *[pl.lit(None, pl.Int64).alias(f"{name}_minor") for name in ("gross", "fee", "net")],
         pl.col("amount_minor").alias("ledger_minor"),
     )  # fmt: skip
