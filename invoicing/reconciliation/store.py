@@ -73,7 +73,10 @@ def reconcile_payout(
 
 
 def flags(connection: sa.Connection, tenant: str, payout: str | None = None) -> pl.DataFrame:
-    """What did not match in the newest result of each payout, or of one, and was not reviewed (columns FLAGS)."""
+    """What did not match in the newest result of each payout, or of one, and was not reviewed (columns FLAGS).
+
+    Not what another payout has settled since.
+    """
     query = f"""
         WITH newest AS (
             SELECT DISTINCT ON (payout) id, payout FROM settlements WHERE tenant = :tenant
@@ -82,6 +85,9 @@ def flags(connection: sa.Connection, tenant: str, payout: str | None = None) -> 
         FROM newest n JOIN settlement_matches m ON m.settlement_id = n.id
         WHERE m.outcome <> 'matched' AND (CAST(:payout AS text) IS NULL OR n.payout = :payout)
             AND NOT EXISTS (SELECT FROM settlement_reviews r WHERE r.tenant = :tenant AND r.match_id = m.id)
+            AND NOT (m.outcome = 'unmatched_in_ledger' AND EXISTS (SELECT FROM settled_entries s
+                WHERE s.tenant = :tenant AND (s.entry_id, s.currency, s.dimension)
+                    = (m.entry_id, m.currency, m.dimension)))
         ORDER BY n.payout, m.outcome, m.id"""  # noqa: S608  names of ours
     return _read(connection, tenant, query, FLAGS, payout=payout)
 

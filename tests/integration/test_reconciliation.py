@@ -101,6 +101,7 @@ def test_the_clearing_account_returns_to_zero(database: sa.Engine) -> None:
         reconcile(connection, ROWS)
         second = reconcile(connection, ROWS, "po_2")
         assert outcomes(second)["matched"] == ["ch_4"]
+        assert "ch_4" not in store.flags(connection, "default")["reference"].to_list()
         paid(connection, "P09", "ch_9", 900)
         assert reconcile(connection, ROWS).posted == 1
         assert "ch_9" not in store.flags(connection, "default")["reference"].to_list()
