@@ -29,20 +29,20 @@ _AMOUNT = {
 }  # fmt: skip
 """As the legs of P01 name it. SLA credits are left out: an expected one is posted by P21-expected."""
 _KEY = ["customer", "currency", "charge"]
-_CHARGES: Columns = {
+CHARGES: Columns = {
     "customer": pl.String, "currency": pl.String, "charge": pl.String, "kind": pl.String, "amount_minor": pl.Int64,
 }  # fmt: skip
+"""Columns of what is rated: as of invoicing, with the kind of the charge."""
 
 
-def unbilled(app: System, month: Period, now: datetime) -> pl.DataFrame:
-    """What customers owe of the billing periods that end in a month, and are not billed for (columns UNBILLED).
+def rated_month(app: System, month: Period, now: datetime) -> pl.DataFrame:
+    """The charges (columns CHARGES) of the billing periods that end in a month, by all usage that has arrived.
 
     Raises ValueError for a month that has not ended everywhere, LookupError without prices.
     """
     with app.database.connect() as connection:
         books = [PriceBook.from_canonical(row["body"]) for row in invoicing.price_books(connection, DEFAULT_TENANT)]
         stored = invoicing.latest_contracts(connection, DEFAULT_TENANT)
-        booked = invoicing.booked(connection, DEFAULT_TENANT, [str(month)])
     if not books:
         raise LookupError("no price book is stored; store one with `meterline price apply FILE`")
     contracts = Contracts.from_canonical(stored.body) if stored else Contracts(contracts=())
@@ -55,16 +55,26 @@ def unbilled(app: System, month: Period, now: datetime) -> pl.DataFrame:
     refuse_recurring(rater.charges)
     with whole_rollups(app.database):
         rated = [
-            billable(each.charges, each.slices, contracts).with_columns(each.charges["kind"]).select(*_CHARGES)
+            billable(each.charges, each.slices, contracts).with_columns(each.charges["kind"]).select(*CHARGES)
             for each in rated_chunks(app, meters, rater)
         ]
-    return differences(pl.concat([pl.DataFrame(schema=_CHARGES), *rated]), booked)
+    return pl.concat([pl.DataFrame(schema=CHARGES), *rated])
 
 
 def differences(charges: pl.DataFrame, booked: pl.DataFrame) -> pl.DataFrame:
-    """Charges (customer, currency, charge, kind, amount_minor) less what is booked, by amount (columns UNBILLED)."""
+    """Charges (columns CHARGES) less what is booked (columns `schemas.invoice.BOOKED`), as columns UNBILLED.
+
+    >>> rated = pl.DataFrame([("UA", "USD", "calls", "usage", 900), ("UA", "USD", "sla", "sla_credit", -90)],
+    ...                      schema=CHARGES, orient="row")
+    >>> known = pl.DataFrame([("UA", "USD", "calls", 700), ("UA", "USD", "sla", -70)], orient="row",
+    ...                      schema=["customer", "currency", "charge", "amount_minor"])
+    >>> differences(rated, known).rows()
+    [('UA', 'USD', 'subtotal', '', 200)]
+    """
     known = booked.group_by(_KEY).agg(pl.col("amount_minor").sum().alias("booked_minor"))
-    both = charges.filter(pl.col("kind") != ChargeKind.SLA_CREDIT).join(known, on=_KEY, how="full", coalesce=True)
+    both = charges.join(known, on=_KEY, how="full", coalesce=True).filter(
+        pl.col("kind").ne_missing(ChargeKind.SLA_CREDIT.value)
+    )
     names = {kind.value: amount for kind, amount in _AMOUNT.items()}
     owed = both.select(
         "customer",

@@ -6,8 +6,10 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 
 from invoicing.accruals.store import accrue, accrued
+from invoicing.ledger.store import hold
 from invoicing.recognition.store import recognise, schedule_of, unearned
-from meterline.accruing import unbilled
+from invoicing.store import booked
+from meterline.accruing import differences, rated_month
 from meterline.output import Output, Table, Text
 from meterline.period import Period
 from meterline.system import System
@@ -31,8 +33,10 @@ def accrue_revenue(app: System, *, through: str) -> Iterator[Output]:
     if last + timedelta(days=1) != month.end.date():
         raise ValueError(f"day {through}; allowed: the last day of a month, such as {month.end.date() - timedelta(1)}")
     now = datetime.now(UTC)
-    owed = unbilled(app, month, now)
+    charges = rated_month(app, month, now)
     with app.database.begin() as connection:
+        hold(connection, DEFAULT_TENANT)  # first: what a bill run posts meanwhile is booked, and not accrued
+        owed = differences(charges, booked(connection, DEFAULT_TENANT, [str(month)]))
         new = accrue(connection, DEFAULT_TENANT, str(month), owed, through=last, booked_at=now)
         known = accrued(connection, DEFAULT_TENANT, str(month))
     sums = known.group_by("currency").agg(pl.col("amount_minor").sum())

@@ -63,7 +63,7 @@ EVER = date(1, 1, 1)
 def services(lines: pl.DataFrame, method: str, time_zone: str) -> pl.DataFrame:
     """Lines (columns LINES) with their service periods as instants (columns `schedules.SERVICE`, and those of LINES).
 
-    A day begins at its midnight in the time zone; where clocks skip it, at the first instant of the day.
+    A day begins at its midnight in the time zone; where clocks skip it, at the first instant after it.
 
     >>> row = ("default", "i", "l", "UA", "USD", 1, date(2026, 6, 15), date(2026, 10, 13), "")
     >>> starts = services(pl.DataFrame([row], schema=LINES, orient="row"), "day", "Europe/Berlin")["starts_at"]
@@ -76,7 +76,7 @@ def services(lines: pl.DataFrame, method: str, time_zone: str) -> pl.DataFrame:
         if lines.schema[bound] == pl.Date:
             local = instant.cast(pl.Datetime("us"))
             zoned = [local.dt.offset_by(skipped).dt.replace_time_zone(time_zone, ambiguous="earliest",
-                     non_existent="null") for skipped in ("0m", "30m", "1h")]  # fmt: skip
+                     non_existent="null") for skipped in ("0m", "30m", "1h", "1d")]  # fmt: skip
             instant = pl.coalesce(zoned).dt.convert_time_zone("UTC")
         instants.append(instant.cast(SERVICE[name]).alias(name))
     return lines.with_columns(

@@ -71,6 +71,7 @@ def reverse_deferred(
     left of a line, OtherContentError when the document took other amounts before.
     """
     hold(connection, tenant)
+    notes = notes.group_by("line_id", maintain_order=True).agg(pl.col("credit_minor").sum())
     notes = notes.filter(pl.col("credit_minor") != 0)
     query = """SELECT line_id, deferred_minor, recognised_minor FROM recognition_credits
                WHERE tenant = :tenant AND document_id = :document_id ORDER BY line_id"""

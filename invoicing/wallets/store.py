@@ -36,9 +36,6 @@ from schemas.identity import digest
 from schemas.invoice import Columns
 from stores.postgres import as_tenant, insert
 
-_ALL_FROM = 1_000
-"""From so many customers on, all wallets of the tenant are read, and the database is told no names."""
-
 _LOTS = """
     SELECT l.id, l.wallet_id, w.customer, w.currency, l.kind, l.priority, l.granted_minor, l.granted_at, l.expires_at,
         m.sequence, m.balance_minor
@@ -224,12 +221,8 @@ def _locked_lots(connection: sa.Connection, tenant: str, customers: Sequence[str
     """The lots of these customers, after whoever moves them has ended. Locks first, reads then: see the module."""
     if not customers:
         return pl.DataFrame(schema=LOTS)
-    all_of_them = len(customers) >= _ALL_FROM
-    wanted = "" if all_of_them else "AND customer = ANY (:customers)"
-    query = f"SELECT id, customer FROM wallets WHERE tenant = :tenant {wanted}"  # noqa: S608
-    keys: dict[str, Any] = {} if all_of_them else {"customers": list(customers)}
-    known = _read(connection, tenant, query, {"id": pl.String, "customer": pl.String}, **keys)
-    ids = known.join(pl.DataFrame({"customer": customers}), on="customer", how="semi")["id"].to_list()
+    query = "SELECT id FROM wallets WHERE tenant = :tenant AND customer = ANY (:customers)"
+    ids = _read(connection, tenant, query, {"id": pl.String}, customers=list(customers))["id"].to_list()
     lock = "SELECT count(*) FROM (SELECT FROM wallets WHERE id = ANY (:ids) ORDER BY id FOR UPDATE) locked"
     with as_tenant(connection, tenant):
         connection.execute(sa.text(lock), {"ids": ids})
