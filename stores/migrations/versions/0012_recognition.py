@@ -112,7 +112,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION wrong_version(given recognition_schedules) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+-- Not SECURITY DEFINER: called by itself, it sees what its caller may see.
+CREATE FUNCTION wrong_version(given recognition_schedules) RETURNS text LANGUAGE plpgsql
 SET search_path = public, pg_temp AS $$
 DECLARE
     before recognition_schedules;
