@@ -5,10 +5,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
+from invoicing import store as invoicing
+from invoicing.accruals.documents import UNBILLED
 from invoicing.accruals.store import accrue, accrued
 from invoicing.ledger.store import hold
 from invoicing.recognition.store import recognise, schedule_of, unearned
-from invoicing.store import booked
 from meterline.accruing import differences, rated_month
 from meterline.output import Output, Table, Text
 from meterline.period import Period
@@ -36,10 +37,13 @@ def accrue_revenue(app: System, *, through: str) -> Iterator[Output]:
     charges = rated_month(app, month, now)
     with app.database.begin() as connection:
         hold(connection, DEFAULT_TENANT)  # first: what a bill run posts meanwhile is booked, and not accrued
-        owed = differences(charges, booked(connection, DEFAULT_TENANT, [str(month)]))
+        run = invoicing.run_of(connection, DEFAULT_TENANT, str(month))
+        billed = run is not None and run.state == "posted"  # what came since is of the next run
+        booked = invoicing.booked(connection, DEFAULT_TENANT, [str(month)])
+        owed = pl.DataFrame(schema=UNBILLED) if billed else differences(charges, booked)
         new = accrue(connection, DEFAULT_TENANT, str(month), owed, through=last, booked_at=now)
         known = accrued(connection, DEFAULT_TENANT, str(month))
-    sums = known.group_by("currency").agg(pl.col("amount_minor").sum())
+    sums = known.group_by("currency").agg(pl.col("amount_minor").sum()).filter(pl.col("amount_minor") != 0)
     yield Text(text=f"{new:,} entries posted; accrued for {month}: {amounts_text(dict(sums.iter_rows()))}")
 
 

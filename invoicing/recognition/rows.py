@@ -84,6 +84,20 @@ def services(lines: pl.DataFrame, method: str, time_zone: str) -> pl.DataFrame:
     ).drop("net_minor", "service_start", "service_end")
 
 
+def in_advance(invoices: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
+    """Of the lines of invoices, those that are for service to come (columns LINES).
+
+    `invoices` has id, tenant, customer and currency; `lines` has id, invoice_id, revenue, net_minor, service_start and
+    service_end. Their postings on unearned revenue are split by nothing.
+    """
+    owners = invoices.select(pl.col("id").alias("invoice_id"), "tenant", "customer", "currency")
+    own = lines.filter(pl.col("revenue") == "advance").select(
+        "invoice_id", pl.col("id").alias("line_id"), "net_minor", "service_start", "service_end"
+    )
+    both = own.join(owners, on="invoice_id", maintain_order="left").with_columns(pl.lit("").alias("feature"))
+    return both.select(pl.col(name).cast(kind) for name, kind in LINES.items())
+
+
 def packed(lines: pl.DataFrame, months: pl.DataFrame) -> pl.DataFrame:
     """Schedules (columns SCHEDULES) of lines that have all other columns, with their months (columns FUTURE or MONTHS).
 

@@ -105,6 +105,13 @@ def test_what_is_not_billed_is_accrued(priced: System) -> None:  # noqa: F811
     with priced.database.connect() as connection:
         assert balances(connection, 1150) == {"acme": 6_000, "kept": 4_900, "mid": 5_700, "berlin": 5_200, "free": 300}
         assert sum(balances(connection, 4000).values()) == -4 * 4_900
+    with priced.database.begin() as connection:
+        connection.exec_driver_sql("""
+            INSERT INTO bill_runs (tenant, period, cut, book, book_version, book_digest, contracts_digest, state,
+                started_at, posted_at)
+            SELECT 'default', '2026-03', 1, b.book, b.version, b.digest, c.digest, 'posted', now(), now()
+            FROM price_books b, contracts c""")
+    assert accrue() == "5 entries posted; accrued for 2026-03: nothing"
     assert "the last day of a month, such as 2026-03-31" in accrue("2026-03-30")
     assert "has not ended" in accrue("2999-12-31")
 

@@ -5,7 +5,7 @@ from datetime import date
 import polars as pl
 import pytest
 
-from invoicing.recognition.rows import DUE, LINES, recognitions, services
+from invoicing.recognition.rows import DUE, LINES, in_advance, recognitions, services
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,14 @@ def test_months_are_named_by_line_and_month_and_closed_ones_come_late() -> None:
         ("l 2026-07", date(2026, 8, 16), "2026-07"), ("l 2026-08", date(2026, 8, 31), None),
     ]  # fmt: skip
     assert amounts.rows() == [(0, "recognised", "USD", "seats", 70), (1, "recognised", "USD", "seats", 80)]
+
+
+def test_lines_of_service_to_come_are_what_is_scheduled() -> None:
+    """Of an invoice's lines, those whose revenue is in advance, with the invoice's customer and currency."""
+    invoices = pl.DataFrame([("i", "default", "UA", "USD")], ["id", "tenant", "customer", "currency"], orient="row")
+    days = (date(2026, 2, 1), date(2026, 3, 1))
+    lines = pl.DataFrame(
+        [("a", "i", "subtotal", 5, *days), ("b", "i", "advance", 7, *days)], orient="row",
+        schema=["id", "invoice_id", "revenue", "net_minor", "service_start", "service_end"],
+    )  # fmt: skip
+    assert in_advance(invoices, lines).rows() == [("default", "i", "b", "UA", "USD", 7, *days, "")]
