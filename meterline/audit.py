@@ -62,6 +62,28 @@ _BOOK_CHECKS = {
             FROM postings JOIN journal_entries USING (tenant, sequence)
             WHERE account IN (1100, 2100) AND document_kind = 'invoice' GROUP BY 1, 2, 3) p
         USING (tenant, customer, currency) WHERE coalesce(i.total, 0) <> coalesce(p.total, 0)""",
+    "unearned revenue is what is scheduled and not recognised": """
+        SELECT count(*) FROM (
+            SELECT FROM (
+                SELECT tenant, customer, currency, amount_minor FROM schedules_in_force
+                UNION ALL SELECT r.tenant, s.customer, s.currency, -r.amount_minor
+                FROM recognitions r JOIN schedules_in_force s USING (tenant, line_id)
+                UNION ALL SELECT tenant, customer, currency, amount_minor FROM postings WHERE account = 2200) both_sides
+            GROUP BY tenant, customer, currency HAVING sum(amount_minor) <> 0) differing""",
+    "prepaid credits are what is left of paid lots": """
+        SELECT count(*) FROM (
+            SELECT FROM (
+                SELECT w.tenant, w.customer, w.currency, m.amount_minor
+                FROM wallet_moves m JOIN wallet_lots l ON l.id = m.lot_id JOIN wallets w ON w.id = l.wallet_id
+                WHERE l.kind = 'paid'
+                UNION ALL SELECT tenant, customer, currency, amount_minor FROM postings WHERE account = 2150) both_sides
+            GROUP BY tenant, customer, currency HAVING sum(amount_minor) <> 0) differing""",
+    "unbilled receivables are what is accrued": """
+        SELECT count(*) FROM (
+            SELECT FROM (
+                SELECT tenant, customer, currency, -amount_minor AS amount_minor FROM accruals
+                UNION ALL SELECT tenant, customer, currency, amount_minor FROM postings WHERE account = 1150) both_sides
+            GROUP BY tenant, customer, currency HAVING sum(amount_minor) <> 0) differing""",
 }
 
 

@@ -6,13 +6,15 @@ posts it, nothing is posted; after it, asking again changes nothing.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import polars as pl
 import sqlalchemy as sa
 
 from invoicing import store as invoicing
+from invoicing.accruals.documents import UNBILLED
+from invoicing.accruals.store import accrue
 from invoicing.invoices.app import issue
 from invoicing.invoices.drafts import Drafts
 from invoicing.invoices.store import invoices_of, lines_of_all, remove_drafts, write
@@ -35,6 +37,8 @@ from schemas.contract import Contracts
 from schemas.invoice import INVOICES, LINES, Basis, InvoiceKind, Run
 from schemas.log import Barrier
 from schemas.tenant import DEFAULT_TENANT
+
+NOTHING_UNBILLED = pl.DataFrame(schema=UNBILLED)
 
 
 class How(StrEnum):
@@ -143,6 +147,9 @@ def _billed(
                 _keep(connection, _succeeding(drafts, before), run)
             else:
                 shown.append(drafts)
+        if how is How.FINAL:  # what was accrued of the period is invoiced now, or never owed
+            last_day = Period.parse(run.period).end.date() - timedelta(days=1)
+            accrue(connection, run.tenant, run.period, NOTHING_UNBILLED, through=last_day, booked_at=run.started_at)
     return Drafts(
         pl.concat([pl.DataFrame(schema=INVOICES), *(each.invoices for each in shown)]),
         pl.concat([pl.DataFrame(schema=LINES), *(each.lines for each in shown)]),

@@ -21,6 +21,7 @@ from meterline.listening import Listening
 from meterline.output import Failure, Output, decode
 from meterline.price_commands import price_commands
 from meterline.rate_command import rate
+from meterline.revenue_commands import settlement_commands, wallet_commands
 from meterline.terminal import print_error, render
 from meterline.webhook_commands import outbox_commands, webhook_commands
 from schemas.configuration import ConfigurationError, Fault
@@ -280,6 +281,9 @@ cli.add_command(outbox_commands(run, data_option, _publish))
 cli.add_command(price_commands(run, data_option, _text))
 cli.add_command(ledger_commands(run, data_option, _text))
 cli.add_command(archive_commands(run, data_option))
+cli.add_command(wallet_commands(run, data_option))
+for command in settlement_commands(run, data_option, _text):
+    cli.add_command(command)
 cli.add_command(rate)
 for group in invoice_commands(run, data_option, _text):
     cli.add_command(group)

@@ -10,6 +10,9 @@ import polars as pl
 import sqlalchemy as sa
 
 from invoicing.ledger import store
+from invoicing.recognition.store import due_through
+from invoicing.reconciliation.matching import Outcome
+from invoicing.reconciliation.store import flags
 from meterline.system import System
 from meterline.verification import verified
 from schemas.journal import Account
@@ -40,6 +43,20 @@ def nothing_pending(app: System, tenant: str, through: date) -> str:
     return _clearing(app, tenant, through, pl.col("dimension") == PENDING)
 
 
+def revenue_recognised(app: System, tenant: str, through: date) -> str:
+    """Months of lines that ended by then, were billed in advance and are not recognised."""
+    with app.database.connect() as connection:
+        due = due_through(connection, tenant, through)
+    return f"not recognised: {due.height:,} months of lines; `meterline ledger recognise` does it" if due.height else ""
+
+
+def settlements_looked_at(app: System, tenant: str, _: date) -> str:
+    """What did not match in settlement files, and nobody has looked at. What no file has paid yet is none of it."""
+    with app.database.connect() as connection:
+        found = flags(connection, tenant).filter(pl.col("outcome") != Outcome.UNMATCHED_IN_LEDGER)
+    return f"flagged: {_some(found['reference'].to_list())}" if found.height else ""
+
+
 def books_as_posted(app: System, tenant: str, _: date) -> str:
     """The first entry of the tenant that is not what was posted."""
     wrong = [finding for whose, _, finding in verified(app.database) if whose == tenant and finding]
@@ -60,7 +77,9 @@ def _some(found: list[str]) -> str:
 
 CLOSING_CHECKS: list[tuple[str, ClosingCheck]] = [
     ("bill runs are posted", bill_runs_posted),
+    ("revenue is recognised", revenue_recognised),
     ("payouts are settled", payouts_settled),
+    ("settlements are looked at", settlements_looked_at),
     ("nothing is pending", nothing_pending),
     ("the books are as posted", books_as_posted),
 ]

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from meterline.revenue_commands import add_revenue
+
 Command = Callable[..., Any]
 
 
@@ -16,6 +18,7 @@ def ledger_commands(run: Callable[..., None], data_option: Command, text_of: Cal
     _add_export(group, run, data_option, text_of)
     _add_posting(group, run, data_option, text_of)
     _add_closing(group, run, data_option)
+    add_revenue(group, run, data_option)
     return group
 
 
@@ -93,7 +96,7 @@ def _add_posting(
     @data_option
     @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
     def post(data: Path, file: Path) -> None:
-        """Post the documents of a YAML or JSON FILE: payments, refunds, disputes, wallets. Safe to repeat."""
+        """Post the documents of a YAML or JSON FILE: payments, refunds, disputes, write-offs. Safe to repeat."""
         run(data, "post_documents", text=text_of(file), file=str(file))
 
     @group.command("reverse")

@@ -48,9 +48,12 @@ from meterline.price_operations import (
 from meterline.price_simulation import simulate_prices
 from meterline.progressive import bill_progressively
 from meterline.rendering import apply_seller, show_invoice
+from meterline.revenue import REVENUE_OPERATIONS
 from meterline.rollups import rebuild_rollups, whole_rollups
+from meterline.settlements import SETTLEMENT_OPERATIONS
 from meterline.system import System, configure_meters, wait_until_stored
 from meterline.tables import invoice_table, meter_table
+from meterline.wallets import WALLET_OPERATIONS
 from meterline.webhooks import WEBHOOK_OPERATIONS
 from rating.contract_faults import contract_faults
 from schemas.configuration import ConfigurationError, faults_of
@@ -172,6 +175,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
         price_history, simulate_prices, list_entries, post_documents, reverse_entry, verify_ledger, close_books,
         reopen_books, export_ledger, create_archive, create_invoices, delete_invoice, *WEBHOOK_OPERATIONS,
+        *REVENUE_OPERATIONS, *WALLET_OPERATIONS, *SETTLEMENT_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage", "create_archive"}

@@ -73,8 +73,11 @@ _UNTAXED = _debit(A.TAX_PAYABLE, "tax", signed=True, dimension="tax")
 
 _ALL = (
     Template("P01", "accrue usage", (
-        _debit(A.UNBILLED_RECEIVABLE, "subtotal", dimension="feature"),
-        _credit(A.USAGE_REVENUE, "subtotal", dimension="feature"),
+        *[_debit(A.UNBILLED_RECEIVABLE, name, signed=True, dimension="feature")
+          for name in ("subtotal", "fees", "commitment")],
+        _credit(A.USAGE_REVENUE, "subtotal", signed=True, dimension="feature"),
+        _credit(A.SUBSCRIPTION_REVENUE, "fees", signed=True, dimension="feature"),
+        _credit(A.COMMITMENT_REVENUE, "commitment", signed=True, dimension="feature"),
     ), takes_negative=True, kind="accrual"),
     Template("P02", "invoice in arrears", (_OWED, *_EARNED, _TAXED), takes_negative=True, kind="invoice"),
     Template("P03", "invoice in advance", (
@@ -156,7 +159,8 @@ _ALL = (
         _credit(A.USAGE_REVENUE, "subtotal", dimension="feature"), _credit(A.RECEIVABLE, "tender"),
     ), kind="wallet move"),
     Template("P24", "promotional credits burned", (
-        _debit(A.DISCOUNTS, "burned", dimension="wallet"), _credit(A.USAGE_REVENUE, "burned", dimension="feature"),
+        _debit(A.DISCOUNTS, "burned", dimension="wallet"),
+        _credit(A.USAGE_REVENUE, "subtotal", dimension="feature"), _credit(A.RECEIVABLE, "tender"),
     ), kind="wallet move"),
     Template("P25", "breakage", (
         _debit(A.PREPAID_CREDITS, "expired", dimension="wallet"), _credit(A.BREAKAGE, "expired"),

@@ -1,4 +1,4 @@
-"""Documents that come from outside, as JSON or YAML: payments, refunds, disputes, wallets, write-offs. Core.
+"""Documents that come from outside, as JSON or YAML: payments, refunds, disputes, write-offs. Core.
 
 Owns what a document may say. It names a template and the template's amounts, in units of their currency; every fault of
 every document is told at once, and one fault keeps all of them out.
@@ -19,8 +19,11 @@ from schemas.money import MINOR_UNITS
 from schemas.templates import TEMPLATES
 
 DOCUMENTS_MAX = 10_000
-WITH_A_SOURCE = {"P02", "P03", "P04", "P06", "P07", "P12", "P13", "P14", "P16", "P17", "P30", "P31"}
-"""Templates of invoices, credit notes, schedules and closings: what makes those posts them."""
+WITH_A_SOURCE = {
+    "P01", "P02", "P03", "P04", "P06", "P07", "P12", "P13", "P14", "P16", "P17", "P22", "P23", "P24", "P25", "P30",
+    "P31",
+}  # fmt: skip
+"""Templates of accruals, invoices, credit notes, schedules, wallets and closings: what makes those posts them."""
 POSTABLE = tuple(code for code in TEMPLATES if code not in WITH_A_SOURCE)
 
 _MINOR_MAX = 2**53  # nine hundred trillion cents; sums of many stay within 64 bits

@@ -109,6 +109,16 @@ def post(connection: sa.Connection, entries: pl.DataFrame, postings: pl.DataFram
     return new
 
 
+def hold(connection: sa.Connection, tenant: str) -> None:
+    """Wait for whoever posts for the tenant, and let nobody else until the transaction ends.
+
+    Who locks something else of the tenant's money as well does this first: one order for all, so that none waits for
+    each other.
+    """
+    lock = "SELECT pg_advisory_xact_lock(hashtextextended('ledger ' || :tenant, 0))"
+    connection.execute(sa.text(lock), {"tenant": tenant})
+
+
 def head(connection: sa.Connection, tenant: str) -> Head:
     """The end of the tenant's chain."""
     query = """SELECT sequence, encode(hash, 'hex'), booked_at FROM journal_entries WHERE tenant = :tenant
@@ -250,6 +260,11 @@ def closings(connection: sa.Connection, tenant: str) -> list[Closing]:
         return [Closing(*row) for row in connection.execute(sa.text(query), {"tenant": tenant})]
 
 
+def closed_through(connection: sa.Connection, tenant: str) -> date | None:
+    """The last day that is closed, or None. A period that is open again for a time counts as closed."""
+    return max((closing.through for closing in closings(connection, tenant)), default=None)
+
+
 def overrides(connection: sa.Connection, tenant: str) -> list[Override]:
     """All openings of closed periods, in their order."""
     query = """SELECT through, opened_at, until, opened_by, reason, after_sequence FROM period_overrides
@@ -270,8 +285,7 @@ def tenants(connection: sa.Connection) -> list[str]:
 
 def _post(connection: sa.Connection, tenant: str, own: pl.DataFrame, postings: pl.DataFrame) -> int:
     # 1: wait
-    lock = "SELECT pg_advisory_xact_lock(hashtextextended('ledger ' || :tenant, 0))"
-    connection.execute(sa.text(lock), {"tenant": tenant})
+    hold(connection, tenant)
     if own.height > _LOOK_UP_MAX:  # so many are new, as a rule: the index tells when one is not
         try:
             with connection.begin_nested():

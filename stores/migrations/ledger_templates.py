@@ -1,4 +1,6 @@
-"""The templates as the migrations store them; `schemas.templates` has the same, and a test compares the two.
+"""The templates as the migration 0008 stores them. Later ones change legs; `schemas.templates` has what is in force.
+
+A test compares the two.
 
 A leg is written `+1100/2100 total~ tax`: the side, the account, the account that takes it when it is below zero, the
 amount, `~` where the amount alone may be below zero, and what the posting is split by.

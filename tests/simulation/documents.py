@@ -1,7 +1,7 @@
 """A document for each template, with amounts that cancel, as somebody would write it."""
 
 EXAMPLES: dict[str, dict[str, object]] = {
-    "P01": {"subtotal": "100"},
+    "P01": {"subtotal": "100", "fees": "30", "commitment": "-5"},
     "P02": {"total": "120", "subtotal": "70", "accrued": "30", "tax": {"VAT 20%": "20"}},
     "P03": {"total": "120", "advance": "100", "tax": {"VAT 20%": "20"}},
     "P04": {"total": "100", "subtotal": "82.64", "tax": {"VAT 21%": "17.36"}},
@@ -27,7 +27,7 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "P21": {"subtotal": "10", "expected": "30", "tax": "8", "credit": "40", "unpaid": "8"},
     "P22": {"payment": "119", "credits": {"wallet-1": "100"}, "tax": {"VAT 19%": "19"}},
     "P23": {"burned": {"wallet-1": "30"}, "subtotal": {"api": "20"}, "tender": "10"},
-    "P24": {"burned": "5"},
+    "P24": {"burned": {"wallet-1": "5"}, "subtotal": "3", "tender": "2"},
     "P25": {"expired": {"wallet-1": "7"}},
     "P26": {"payment": "100 EUR", "received": "109.12 USD", "booked": "108.37 USD", "gain": "0.75 USD"},
     "P27": {"sold": "100 EUR", "bought": "110 USD", "spread": "0.50 USD"},

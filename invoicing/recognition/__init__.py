@@ -1,0 +1,1 @@
+"""What was billed in advance becomes revenue as it is delivered."""

@@ -1,0 +1,1 @@
+"""Prepaid credits: what customers put in, what invoices burn, and what expires."""
