@@ -280,3 +280,15 @@ def test_invoices_are_written_replaced_and_deleted_over_http(app: Any) -> None:
     assert ask(app, "POST", PATH, json=body).status_code == 200
     assert ask(app, "POST", PATH, json={**body, "name": "x"}).status_code == 409
     assert ask(app, "DELETE", path).status_code == 409
+
+
+def test_one_reference_written_by_many_at_once_is_one_invoice(app: Any) -> None:
+    """One of them makes it, and the others find it; none fails."""
+
+    async def all_at_once() -> list[int]:
+        routes = guarded(manual_invoice_routes(app.database), None, lifespan=nothing)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(routes), base_url="http://here") as client:
+            return [each.status_code for each in await asyncio.gather(*(client.post(PATH, json=_parsed(written())) for _ in range(6)))]  # fmt: skip
+
+    assert sorted(asyncio.run(all_at_once())) == [200] * 5 + [201]
+    assert stored(app)["version"].to_list() == [1]
