@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from meterline.credit_note_commands import credit_note_commands
 from meterline.directory import InUseError, server_of
 from meterline.invoice_commands import invoice_commands
 from meterline.key_commands import key_commands, listening_options
@@ -273,6 +274,7 @@ cli.add_command(webhook_commands(run, data_option))
 cli.add_command(outbox_commands(run, data_option, _publish))
 cli.add_command(price_commands(run, data_option, _text))
 cli.add_command(ledger_commands(run, data_option, _text))
+cli.add_command(credit_note_commands(run, data_option))
 cli.add_command(rate)
 for group in invoice_commands(run, data_option, _text):
     cli.add_command(group)

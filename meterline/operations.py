@@ -22,6 +22,7 @@ from invoicing.invoices.store import invoices_of
 from meterline.audit import audit
 from meterline.backfill import backfill_meter
 from meterline.billing import bill
+from meterline.credit_notes import CREDIT_NOTE_OPERATIONS
 from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
 from meterline.ledger import (
     close_books,
@@ -168,7 +169,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
         list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
         price_history, simulate_prices, list_entries, post_documents, reverse_entry, verify_ledger, close_books,
-        reopen_books, export_ledger, *WEBHOOK_OPERATIONS,
+        reopen_books, export_ledger, *WEBHOOK_OPERATIONS, *CREDIT_NOTE_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage"}
