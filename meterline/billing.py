@@ -18,9 +18,11 @@ from invoicing.invoices.app import issue
 from invoicing.invoices.drafts import Drafts, drafted, periodic_heads
 from invoicing.invoices.lines import lines_of
 from invoicing.invoices.store import booked, invoices_of, issued_before_their_run, remove_drafts, write
+from invoicing.late_usage.app import Late, settle, tell
 from invoicing.outbox.events import created
 from invoicing.outbox.store import emit_frame
 from meterline.billable import billable, ended_everywhere, policies_of, refuse_recurring
+from meterline.late_usage import arrived_late, by_policy, late_outputs
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.period import Period
 from meterline.rating_run import rated_chunks
@@ -83,6 +85,7 @@ def bill(
     2. Wait until every partition is stored past the barrier: only then does the cut hold all that came before it.
     3. Rate the period, and each billed period before it whose usage or contracts changed since, as of the cut.
     4. Assemble lines (the period's charges, and differences to what is booked), then their taxes, then drafts.
+       Late usage is billed on these, billed again or written off, as its policy says.
     5. Issue them: finish the run, number the invoices, post their journal entries and emit what was posted, in one
        transaction. Or keep the drafts, or show them only.
     """
@@ -124,38 +127,47 @@ def _bill(app: System, month: Period, now: Callable[[], datetime], how: How) -> 
     ]
     charges = pl.concat([pl.DataFrame(schema=CHARGED), *charged])
     bases |= {name: bases[str(month)] for name in charges["period"].unique() if name > str(month)}  # in advance
+    late = arrived_late(app, run, charges, terms.contracts, policies_of(books, run))
     with app.database.begin() as connection:
         invoicing.lock(connection, DEFAULT_TENANT)  # first: it locks out other runs
         # 4. assemble
-        drafts = _drafts(connection, charges, run, bases, terms)
+        drafts, late_drafts = _drafts(connection, charges, late, run, bases, terms)
         # 5. issue
         if how is How.FINAL:
             billed = {name: basis for name, basis in bases.items() if name <= str(month)}
             invoicing.finish_run(connection, run, billed, posted_at=now())
-            issue(connection, _succeeding(connection, drafts, run), at=run.started_at)
+            succeeding = _succeeding(connection, drafts, run)
+            settle(connection, run, late_drafts, at=run.started_at)
+            issue(connection, succeeding, at=run.started_at)
+            tell(connection, run, late_drafts, at=run.started_at)
         elif how is How.DRAFT:
             _keep(connection, drafts, run)
     if how is How.PREVIEW:
-        yield invoice_table(str(month), drafts.invoices)
+        yield invoice_table(str(month), pl.concat([drafts.invoices, late_drafts.drafts.invoices]))
+    if how is How.FINAL:
+        yield from late_outputs(late_drafts)
     yield from _unassigned(rated)
 
 
 def _drafts(
-    connection: sa.Connection, charges: pl.DataFrame, run: Run, bases: dict[str, InvoiceBasis], terms: _Terms
-) -> Drafts:
-    """What the run bills: lines, their taxes, and invoices of them.
+    connection: sa.Connection, charges: pl.DataFrame, late: pl.DataFrame, run: Run, bases: dict[str, InvoiceBasis],
+    terms: _Terms,
+) -> tuple[Drafts, Late]:  # fmt: skip
+    """What the run bills: lines, their taxes, and invoices of them; and what becomes of late usage beside that.
 
     Whose invoice of the period was issued before its run has what came since on a later one.
     """
+    policies = policies_of(terms.known_at(run.started_at), run)
     lines = lines_of(
         charges, booked(connection, run.tenant, sorted(bases)), run_period=run.period, bases=bases
     ).join(issued_before_their_run(connection, run.tenant, run.period), on=["customer", "currency"], how="anti")
-    taxed = with_taxes(lines, policies_of(terms.known_at(run.started_at), run))
+    lines, beside = by_policy(connection, run, lines, late, charges, bases, policies)
+    taxed = with_taxes(lines, policies)
     heads = periodic_heads(
         lines, tenant=run.tenant, run_period=run.period, basis=bases[run.period], series=INVOICE_SERIES,
         customer_names={contract.customer: contract.name for contract in terms.contracts.contracts},
     )  # fmt: skip
-    return drafted(taxed.lines, taxed.groups, heads)
+    return drafted(taxed.lines, taxed.groups, heads), beside
 
 
 def _succeeding(connection: sa.Connection, drafts: Drafts, run: Run) -> Drafts:

@@ -24,17 +24,34 @@ class ChangedMeanwhileError(ValueError):
     """Somebody else changed the invoice first. Nothing was written."""
 
 
-def booked(connection: sa.Connection, tenant: str, periods: Sequence[str]) -> pl.DataFrame:
-    """What was billed for usage of these periods (columns `schemas.invoice.BOOKED`): neither drafts nor what is void."""
+def booked(
+    connection: sa.Connection, tenant: str, periods: Sequence[str], *, without: Sequence[str] = ()
+) -> pl.DataFrame:
+    """What was billed for usage of these periods, or written off of it (columns `schemas.invoice.BOOKED`).
+
+    Neither drafts nor what is void, nor what was billed again. `without` are invoices whose own period's lines do not
+    count: they are about to be.
+    """
     query = """
-        SELECT l.customer, l.usage_period, l.charge, i.currency, max(l.description), max(l.model), max(l.meter),
-            max(CAST(l.tax_rule AS text)), max(l.revenue), max(l.service_start), max(l.service_end),
-            sum(l.quantity), sum(l.amount), CAST(sum(l.amount_minor) AS bigint)
-        FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
-        WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND l.kind <> 'manual'
-            AND i.state NOT IN ('draft', 'void')
-        GROUP BY 1, 2, 3, 4 ORDER BY l.customer COLLATE "C", l.usage_period, l.charge COLLATE "C", i.currency"""
-    rows = connection.execute(sa.text(query), {"tenant": tenant, "periods": list(periods)})
+        WITH counted AS (
+            SELECT l.customer, l.usage_period, l.charge, i.currency, l.description, l.model, l.meter, l.tax_rule,
+                l.revenue, l.service_start, l.service_end, l.quantity, l.amount, l.amount_minor
+            FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
+            WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND l.kind <> 'manual'
+                AND i.state NOT IN ('draft', 'void') AND NOT EXISTS (
+                    SELECT FROM invoice_rebills r WHERE r.invoice_id = i.id)
+                AND NOT (l.usage_period = i.period AND i.id = ANY (:without))
+            UNION ALL
+            SELECT customer, usage_period, charge, currency, description, model, meter, tax_rule, revenue,
+                service_start, service_end, quantity, amount, amount_minor
+            FROM usage_write_offs WHERE tenant = :tenant AND usage_period = ANY (:periods))
+        SELECT customer, usage_period, charge, currency, max(description), max(model), max(meter),
+            max(CAST(tax_rule AS text)), max(revenue), max(service_start), max(service_end), sum(quantity), sum(amount),
+            CAST(sum(amount_minor) AS bigint)
+        FROM counted GROUP BY 1, 2, 3, 4
+        ORDER BY customer COLLATE "C", usage_period, charge COLLATE "C", currency"""
+    keys = {"tenant": tenant, "periods": list(periods), "without": list(without)}
+    rows = connection.execute(sa.text(query), keys)
     return pl.DataFrame([tuple(row) for row in rows], schema=BOOKED, orient="row")
 
 
