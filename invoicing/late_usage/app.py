@@ -46,10 +46,11 @@ class Late:
 def settle(connection: sa.Connection, run: Run, late: Late, *, at: datetime) -> None:
     """Post what is written off and billed again. Before the run's own invoices are issued, and `tell` after them.
 
-    In this order: (1) take hold of the numbers, so that nobody who numbers waits for us in a circle; (2) post what is
-    written off; (3) credit, and issue what takes the place.
+    In this order: (1) take hold of the invoices, then of the numbers, as everybody does, so that nobody waits for us
+    in a circle; (2) post what is written off; (3) credit, and issue what takes the place.
     """
     # 1: hold
+    store.hold(connection, run.tenant, late.rebilled["id"].to_list())
     if late.written_off.height or late.rebilled.height:
         for series in sorted(
             {CREDIT_SERIES, *late.drafts.invoices["series"], *late.rebilled["series"], INVOICE_SERIES}

@@ -40,6 +40,12 @@ def taken_back(connection: sa.Connection, tenant: str, late: pl.DataFrame) -> pl
     return found.sort("usage_period", "customer", "currency")
 
 
+def hold(connection: sa.Connection, tenant: str, invoice_ids: list[str]) -> None:
+    """Wait for those who change or credit these invoices; they wait until this transaction ends."""
+    query = "SELECT id FROM invoices WHERE tenant = :tenant AND id = ANY (:ids) ORDER BY id FOR UPDATE"
+    connection.execute(sa.text(query), {"tenant": tenant, "ids": invoice_ids})
+
+
 def lines_of(connection: sa.Connection, invoice_ids: list[str]) -> pl.DataFrame:
     """The lines of several invoices (columns `schemas.invoice.LINES`)."""
     columns = ", ".join(f"CAST({name} AS text)" if name in _JSON else name for name in LINES)

@@ -5,17 +5,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any
 
+import polars as pl
 import pytest
 import sqlalchemy as sa
 
 from invoicing.credit_notes import store
 from invoicing.credit_notes.amounts import NotCreditableError
 from invoicing.credit_notes.app import credit
+from invoicing.invoices.drafts import Drafts
 from invoicing.invoices.store import invoice as invoice_of
+from invoicing.late_usage.app import Late, settle, tell
+from invoicing.late_usage.policies import LATE, TAKEN_BACK
 from invoicing.ledger.store import close_period, entries
 from meterline.verification import verified
 from schemas.credit_note import CreditedLine, Reason, Wanted
-from schemas.invoice import Revenue
+from schemas.invoice import INVOICES, LINES, TAXED, Basis, Revenue, Run
 from stores.postgres import tenant_transaction
 from tests.integration.invoice_stage import INCLUSIVE, TWO, VAT, issued
 
@@ -247,3 +251,37 @@ def test_a_draft_or_void_invoice_is_not_credited(database: sa.Engine) -> None:
         connection.execute(sa.text("UPDATE invoices SET state = 'void', version = 2 WHERE id = :id"), {"id": one})
     with pytest.raises(NotCreditableError, match="is void"):
         credited(database, one)
+
+
+def test_billing_again_and_notes_side_by_side_do_not_wait_in_a_circle(database: sa.Engine) -> None:
+    """Invoices that are billed again in one transaction, while others are credited: each comes through, or is refused."""
+    many = [issued(database, [(1000, VAT, Revenue.USAGE)], customer=f"c{number}", name="n") for number in range(8)]
+    run = Run("acme", "2026-02", Basis(3, "b", 1, "d", "c"), "started", AT, None)
+
+    def again(invoice_ids: list[str]) -> None:
+        with database.begin() as connection:
+            rows = [(each, f"c{many.index(each)}", "EUR", "2026-01", "x", "INV") for each in invoice_ids]
+            old = pl.DataFrame(rows, schema=TAKEN_BACK, orient="row")
+            nothing = Drafts(pl.DataFrame(schema=INVOICES), pl.DataFrame(schema=LINES))
+            late = Late(pl.DataFrame(schema=LATE), pl.DataFrame(schema=TAXED), old, {}, nothing)
+            settle(connection, run, late, at=AT)
+            tell(connection, run, late, at=AT)
+
+    def attempt(number: int) -> str:
+        try:
+            if number % 3 == 0:
+                again(many[number // 3 :: 2])
+            else:
+                credited(database, many[number % 8], Wanted(reason=Reason.OTHER, net_minor=100))
+        except (NotCreditableError, sa.exc.IntegrityError) as error:
+            return type(error).__name__
+        return "done"
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = set(pool.map(attempt, range(24)))
+    assert "done" in answers <= {"done", "NotCreditableError", "IntegrityError"}
+    with database.connect() as connection:
+        notes = store.notes_of(connection, "acme")
+    assert notes["number"].to_list() == [f"CN-{number:06d}" for number in range(1, notes.height + 1)]
+    assert notes.group_by("invoice_id").agg(pl.sum("total_minor"))["total_minor"].max() <= 1200
+    assert [finding for _, _, finding in verified(database) if finding] == []
