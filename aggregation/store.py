@@ -19,6 +19,7 @@ from aggregation.metrics import BATCH_SECONDS, DEDUP_BYTES, DEDUP_KEYS, LINES, M
 from aggregation.plan import VALUES, Statement, SubjectRange
 from aggregation.recount import Backfill
 from schemas.configuration import ConfigurationError, Fault
+from schemas.invoice import Columns
 from schemas.meter import Aggregation, Meter
 from schemas.money import QUANTITY
 from schemas.tables import DUPLICATES, EVENTS, PROGRESS, REJECTIONS, ROLLUPS
@@ -291,3 +292,31 @@ def has_late_usage(client: Client, tenant: str, start: datetime, end: datetime, 
         cut=cut,
     )
     return bool(found.item())
+
+
+LATE_USAGE: Columns = {
+    "meter": pl.String,
+    "subject": pl.String,
+    "window_start": pl.Datetime("us", "UTC"),
+    "events": pl.Int64,
+}
+"""Columns of a frame of late usage: how many events, by meter, subject and hour."""
+
+
+def late_usage(client: Client, tenant: str, start: datetime, end: datetime, since_cut: int, cut: int) -> pl.DataFrame:
+    """What arrived of the usage of [start, end) in the epochs from one cut to the next (columns LATE_USAGE)."""
+    found = query(
+        client,
+        "SELECT meter, subject, window_start, toInt64(sum(count)) AS events FROM rollups WHERE tenant = {tenant:String}"
+        " AND window_start >= {start:DateTime64(3, 'UTC')} AND window_start < {end:DateTime64(3, 'UTC')}"
+        " AND epoch >= {since_cut:UInt32} AND epoch < {cut:UInt32}"
+        " GROUP BY meter, subject, window_start ORDER BY meter, subject, window_start",
+        tenant=tenant,
+        start=start,
+        end=end,
+        since_cut=since_cut,
+        cut=cut,
+    )
+    if found.is_empty():
+        return pl.DataFrame(schema=LATE_USAGE)
+    return found.select(pl.col(name).cast(kind) for name, kind in LATE_USAGE.items())

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from benchmarks.report import peak_memory_mib, report
 from invoicing import store
 from invoicing.invoices.app import issue
+from invoicing.late_usage.policies import LATE
 from invoicing.ledger.store import head
 from meterline.assembling import Assembly
 from meterline.charged import Charged
@@ -112,8 +113,9 @@ def _issue(engine: sa.Engine, charged: Charged) -> None:
     assembly = Assembly("default", "2026-01", {"2026-01": BASIS, "2026-02": BASIS}, {}, Policies())
     with engine.begin() as connection, engine.connect() as reader:
         store.finish_run(connection, started, {"2026-01": BASIS}, posted_at=NOW)
-        for drafts in ahead(assembly.drafts(reader, charged)):
-            issue(connection, drafts, at=NOW)
+        for part in ahead(assembly.parts(reader, charged, lambda _: pl.DataFrame(schema=LATE))):
+            assert part.drafts is not None
+            issue(connection, part.drafts, at=NOW)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,9 @@ RULES = {
     "POST /api/v1/billing/ledger/entries": Rule(KeyScope.ADMIN, every_tenant=True),
     "GET /api/v1/billing/ledger/entries/{}": Rule(KeyScope.ADMIN, every_tenant=True),
     "GET /api/v1/billing/ledger/balances": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/credit_notes": Rule(KeyScope.ADMIN, every_tenant=True),
+    "POST /api/v1/billing/credit_notes": Rule(KeyScope.ADMIN, every_tenant=True),
+    "GET /api/v1/billing/credit_notes/{}": Rule(KeyScope.ADMIN, every_tenant=True),
     "POST /api/v1/operations/{}": Rule(KeyScope.ADMIN),  # they work on the tenant default
     "GET /metrics": Rule(KeyScope.ADMIN),  # they count what all tenants do
 }

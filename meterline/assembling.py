@@ -4,9 +4,10 @@ Owns the order: what is billed is compared with what is booked, then taxed, then
 two steps of invoicing here, because the stages know nothing of each other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import polars as pl
 import sqlalchemy as sa
 
 from invoicing.invoices.drafts import Drafts, drafted, periodic_heads
@@ -16,6 +17,23 @@ from meterline.charged import Charged
 from meterline.taxing import with_taxes
 from schemas.invoice import INVOICE_SERIES, Basis
 from schemas.plan import Policies
+
+ArrivedLate = Callable[[pl.DataFrame], pl.DataFrame]
+"""Of the customers of some charges, whose usage arrived late: see `meterline.late_usage.arrived_late`."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a range of customers is billed."""
+
+    charges: pl.DataFrame
+    """Columns `schemas.invoice.CHARGED`."""
+    lines: pl.DataFrame
+    """Columns DRAFTED."""
+    late: pl.DataFrame
+    """Whose usage of billed periods arrived late, and its policy."""
+    drafts: Drafts | None
+    """None where late usage has a say in what the lines are."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +48,26 @@ class Assembly:
     policies: Policies
     """Where and how taxes are rounded."""
 
-    def drafts(self, connection: sa.Connection, charged: Charged) -> Iterator[Drafts]:
-        """The drafts of all customers, by customer and currency.
+    def parts(self, connection: sa.Connection, charged: Charged, arrived_late: ArrivedLate) -> Iterator[Part]:
+        """What is billed, by ranges of customers, in their order.
 
         Whose invoice of the period was issued before its run has what came since on a later one. The connection reads
-        what is booked, and may be used in another thread than the one that writes.
+        what is booked, and may be used in another thread than the one that writes; nothing is locked.
         """
         early = issued_before_their_run(connection, self.tenant, self.period)
         for customers in charged.ranges():
+            charges = charged.of(customers)
             before = booked(connection, self.tenant, sorted(self.bases), above=customers.above, up_to=customers.up_to)
-            lines = lines_of(charged.of(customers), before, run_period=self.period, bases=self.bases)
+            lines = lines_of(charges, before, run_period=self.period, bases=self.bases)
             lines = lines.join(early, on=["customer", "currency"], how="anti", maintain_order="left")
-            heads = periodic_heads(
-                lines, tenant=self.tenant, run_period=self.period, basis=self.bases[self.period],
-                series=INVOICE_SERIES, customer_names=self.customer_names,
-            )  # fmt: skip
-            taxed = with_taxes(lines, self.policies)
-            yield drafted(taxed.lines, taxed.groups, heads)
+            late = arrived_late(charges)
+            yield Part(charges, lines, late, None if late.height else self.drafted(lines))
+
+    def drafted(self, lines: pl.DataFrame) -> Drafts:
+        """The drafts of lines, by customer and currency."""
+        heads = periodic_heads(
+            lines, tenant=self.tenant, run_period=self.period, basis=self.bases[self.period], series=INVOICE_SERIES,
+            customer_names=self.customer_names,
+        )  # fmt: skip
+        taxed = with_taxes(lines, self.policies)
+        return drafted(taxed.lines, taxed.groups, heads)

@@ -84,6 +84,22 @@ _BOOK_CHECKS = {
                 SELECT tenant, customer, currency, -amount_minor AS amount_minor FROM accruals
                 UNION ALL SELECT tenant, customer, currency, amount_minor FROM postings WHERE account = 1150) both_sides
             GROUP BY tenant, customer, currency HAVING sum(amount_minor) <> 0) differing""",
+    "credit notes add up, take no more than was billed, and settle what they say": """
+        SELECT count(*) FROM credit_notes WHERE wrong_credit_note(id) IS NOT NULL""",
+    "a credit note's entry takes off what is due, and gives the rest as credit": """
+        SELECT count(*) FROM credit_notes n WHERE ROW(-applied_minor, -excess_minor) IS DISTINCT FROM (
+            SELECT ROW(coalesce(sum(amount_minor) FILTER (WHERE account = 1100), 0)::bigint,
+                coalesce(sum(amount_minor) FILTER (WHERE account = 2100), 0)::bigint)
+            FROM journal_entries e JOIN postings p USING (tenant, sequence) WHERE e.id = n.entry_id)""",
+    "usage that was written off is posted": """
+        SELECT count(*) FROM (
+            SELECT entry_id, sum(net_minor) AS net FROM usage_write_offs GROUP BY tenant, run_period, customer,
+                usage_period, currency, entry_id) w
+        WHERE net <> (SELECT coalesce(sum(p.amount_minor), 0) FROM journal_entries e JOIN postings p
+            USING (tenant, sequence) WHERE e.id = w.entry_id AND p.account = 4090)""",
+    "what was billed again was taken back before": """
+        SELECT count(*) FROM invoice_rebills r JOIN invoices i ON i.id = r.invoice_id
+        WHERE i.total_minor <> (SELECT sum(total_minor) FROM credit_notes n WHERE n.invoice_id = i.id)""",
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 import polars as pl
 import sqlalchemy as sa
@@ -18,12 +19,14 @@ from invoicing.accruals.store import accrue
 from invoicing.invoices.app import issue
 from invoicing.invoices.drafts import Drafts
 from invoicing.invoices.store import invoices_of, lines_of_all, remove_drafts, write
+from invoicing.late_usage.app import settle, tell
 from invoicing.outbox.events import created
 from invoicing.outbox.store import emit_frame
 from meterline.assembling import Assembly
 from meterline.billable import ended_everywhere, policies_of
 from meterline.charged import Charged
 from meterline.invoice_json import invoice_lines_text
+from meterline.late_usage import arrived_late, by_policy, late_outputs
 from meterline.levels import Levels
 from meterline.output import Failure, Output, Text
 from meterline.period import Period
@@ -68,6 +71,7 @@ def bill(
     3. Rate each billed period whose usage, contracts or levels changed since, then the period, as of the cut: oldest
        first, because a recurring charge starts with what the period before ends with.
     4. Assemble lines (the period's charges, and differences to what is booked), then their taxes, then drafts.
+       Late usage is billed on these, billed again or written off, as its policy says.
     5. Issue them: finish the run, number the invoices, post their journal entries and emit what was posted, in one
        transaction. Or keep the drafts, or show them only.
     """
@@ -105,9 +109,10 @@ def _bill(app: System, month: Period, now: Callable[[], datetime], how: How, *, 
         bases, lost = yield from rate_run(app, run, month, terms, charged, levels)
         # 4. and 5.
         assembly = _assembly(run, terms, bases, charged.periods)
-        shown = _billed(app, run, assembly, charged, levels, how=how, now=now)
+        shown, said = _billed(app, run, assembly, charged, levels, contracts=terms.contracts, how=how, now=now)
     if how is How.PREVIEW:
         yield _shown(str(month), shown, as_json=as_json)
+    yield from said
     yield from lost
 
 
@@ -126,11 +131,15 @@ def _billed(
     charged: Charged,
     levels: Levels,
     *,
+    contracts: Contracts,
     how: How,
     now: Callable[[], datetime],
-) -> Drafts:
-    """Bills what was charged, in one transaction; returns what is only to be shown."""
+) -> tuple[Drafts, list[Output]]:
+    """Bills what was charged, in one transaction; returns what is only to be shown, and what to say of late usage."""
     shown: list[Drafts] = []
+    said: list[Output] = []
+    at = run.started_at
+    arrived = partial(arrived_late, app, run, contracts=contracts, policies=assembly.policies)
     with app.database.begin() as connection, app.database.connect() as reader:
         invoicing.lock(connection, run.tenant)  # first: it locks out other runs
         if how is How.FINAL:
@@ -139,21 +148,30 @@ def _billed(
             levels.post(connection)
         before = {} if how is How.PREVIEW else remove_drafts(connection, run.tenant, period=run.period)
         # 4. assemble, while the range before is written
-        for drafts in ahead(assembly.drafts(reader, charged)):
+        for part in ahead(assembly.parts(reader, charged, arrived)):
+            late, drafts = None, part.drafts
+            if drafts is None:
+                lines, late = by_policy(
+                    connection, run, part.lines, part.late, part.charges, assembly.bases, assembly.policies
+                )
+                drafts = assembly.drafted(lines)
             # 5. issue
             if how is How.FINAL:
-                issue(connection, _succeeding(drafts, before), at=run.started_at)
+                if late:
+                    settle(connection, run, late, at=at)
+                issue(connection, _succeeding(drafts, before), at=at)
+                if late:
+                    tell(connection, run, late, at=at)
+                    said += late_outputs(late)
             elif how is How.DRAFT:
                 _keep(connection, _succeeding(drafts, before), run)
             else:
-                shown.append(drafts)
+                shown += [drafts, *([late.drafts] if late else [])]
         if how is How.FINAL:  # what was accrued of the period is invoiced now, or never owed
             last_day = Period.parse(run.period).end.date() - timedelta(days=1)
-            accrue(connection, run.tenant, run.period, NOTHING_UNBILLED, through=last_day, booked_at=run.started_at)
-    return Drafts(
-        pl.concat([pl.DataFrame(schema=INVOICES), *(each.invoices for each in shown)]),
-        pl.concat([pl.DataFrame(schema=LINES), *(each.lines for each in shown)]),
-    )
+            accrue(connection, run.tenant, run.period, NOTHING_UNBILLED, through=last_day, booked_at=at)
+    invoices = pl.concat([pl.DataFrame(schema=INVOICES), *(each.invoices for each in shown)])
+    return Drafts(invoices, pl.concat([pl.DataFrame(schema=LINES), *(each.lines for each in shown)])), said
 
 
 def _succeeding(drafts: Drafts, before: dict[str, int]) -> Drafts:

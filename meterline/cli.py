@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from meterline.archive_commands import archive_commands
+from meterline.credit_note_commands import credit_note_commands
 from meterline.directory import InUseError, server_of
 from meterline.invoice_commands import invoice_commands
 from meterline.key_commands import key_commands, listening_options
@@ -284,6 +285,7 @@ cli.add_command(archive_commands(run, data_option))
 cli.add_command(wallet_commands(run, data_option))
 for command in settlement_commands(run, data_option, _text):
     cli.add_command(command)
+cli.add_command(credit_note_commands(run, data_option))
 cli.add_command(rate)
 for group in invoice_commands(run, data_option, _text):
     cli.add_command(group)

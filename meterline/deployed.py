@@ -25,6 +25,7 @@ from ingest.api import routes as gateway_routes
 from ingest.rate_limit import RateLimits
 from ingest.store import replays_of
 from meterline.access import Keys, guarded
+from meterline.credit_notes_api import credit_note_routes
 from meterline.customers import customers_of
 from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
@@ -184,6 +185,7 @@ def gateway(
     return guarded(
         [
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
+            *credit_note_routes(database),
             *key_routes(database),
             *ledger_routes(database),
             *manual_invoice_routes(database),

@@ -23,6 +23,7 @@ from meterline.archive import create_archive
 from meterline.audit import audit
 from meterline.backfill import backfill_meter
 from meterline.billing import bill
+from meterline.credit_notes import CREDIT_NOTE_OPERATIONS
 from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
 from meterline.ledger import (
     close_books,
@@ -175,7 +176,7 @@ OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
         price_history, simulate_prices, list_entries, post_documents, reverse_entry, verify_ledger, close_books,
         reopen_books, export_ledger, create_archive, create_invoices, delete_invoice, *WEBHOOK_OPERATIONS,
-        *REVENUE_OPERATIONS, *WALLET_OPERATIONS, *SETTLEMENT_OPERATIONS,
+        *REVENUE_OPERATIONS, *WALLET_OPERATIONS, *SETTLEMENT_OPERATIONS, *CREDIT_NOTE_OPERATIONS,
     )
 }  # fmt: skip
 LOCAL_OPERATIONS = {"import_usage", "create_archive"}

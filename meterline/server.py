@@ -32,6 +32,7 @@ from ingest.rate_limit import RateLimits
 from ingest.request import Refusal, RefusedError
 from ingest.store import replays_of
 from meterline.access import Keys, body_of, guarded, may_read_files
+from meterline.credit_notes_api import credit_note_routes
 from meterline.customers import customers_of
 from meterline.directory import announced
 from meterline.embedded import Embedded, embedded
@@ -162,6 +163,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
     return guarded(
         [
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
+            *credit_note_routes(app.database),
             *key_routes(app.database),
             *ledger_routes(app.database),
             *manual_invoice_routes(app.database),

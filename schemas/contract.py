@@ -20,7 +20,7 @@ from schemas.identity import content_digest
 from schemas.meter import Slug
 from schemas.overrides import Layer, Override
 from schemas.party import PartyDetails
-from schemas.plan import Cycle, ProgressiveBilling
+from schemas.plan import Cycle, LateUsage, ProgressiveBilling
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=512)]
 Subject = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=512)]
@@ -118,6 +118,8 @@ class Contract(Frozen):
     amendments: tuple[Amendment, ...] = ()
     lines: tuple[ManualLine, ...] = ()
     sla: tuple[Sla, ...] = ()
+    late_usage: LateUsage | None = None
+    """Instead of the price book's policy."""
     party: PartyDetails | None = None
     """What documents say of the customer beside the name."""
 

@@ -122,13 +122,18 @@ class PeriodReopenedData(EventData):
 
 
 class LateUsageData(EventData):
-    """Usage of a billed period arrived after its cut."""
+    """Usage of a billed period arrived after its cut, and changes what a customer owes for it."""
 
     period: str
     cut: int
-    meter: str
-    subject: str
+    """The barrier of the run that found it."""
+    customer: str
+    policy: str
+    """What becomes of the difference: adjust_next, rebill or write_off."""
+    meters: tuple[str, ...]
+    """Those of the customer's charges that have more usage now."""
     events: int
+    """An event that two of these meters count is counted twice."""
 
 
 class WalletData(EventData):

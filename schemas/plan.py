@@ -161,6 +161,17 @@ class PrepaidTax(StrEnum):
     AT_TOP_UP = "at_top_up"
 
 
+class LateUsage(StrEnum):
+    """What becomes of usage that arrived after its period was billed."""
+
+    ADJUST_NEXT = "adjust_next"
+    """The difference is on the next invoice."""
+    REBILL = "rebill"
+    """The period's invoice is credited, and a new one takes its place."""
+    WRITE_OFF = "write_off"
+    """What there would be to pay is not billed; what was billed too much is still credited."""
+
+
 class Policies(Frozen):
     """Answers to what billing engines disagree on."""
 
@@ -171,3 +182,4 @@ class Policies(Frozen):
     tax_position: TaxPosition = TaxPosition.RATE_GROUP
     prepaid_tax: PrepaidTax = PrepaidTax.AT_USE
     maximum_proration: Literal["none", "prorated"] = "none"
+    late_usage: LateUsage = LateUsage.ADJUST_NEXT

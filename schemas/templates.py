@@ -187,6 +187,10 @@ _ALL = (
     Template("P32", "receivables revalued", (
         _debit(A.RECEIVABLE, "difference"), _credit(A.FX_UNREALISED, "difference"),
     ), takes_negative=True, kind="revaluation"),
+    Template("P33", "late usage written off", (
+        _debit(A.DISCOUNTS, "written_off", dimension="feature"),
+        _credit(A.USAGE_REVENUE, "written_off", dimension="feature"),
+    ), takes_negative=True, kind="late usage"),
 )  # fmt: skip
 
 TEMPLATES = {template.code: template for template in _ALL}

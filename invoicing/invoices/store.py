@@ -31,24 +31,36 @@ def booked(
     *,
     above: str | None = None,
     up_to: str | None = None,
+    without: Sequence[str] = (),
 ) -> pl.DataFrame:
-    """What was billed for usage of these periods (columns `schemas.invoice.BOOKED`), not drafts and what is void.
+    """What was billed for usage of these periods, or written off of it (columns `schemas.invoice.BOOKED`).
 
-    Of customers above a name and up to another, by their bytes; of all without bounds.
+    Of customers above a name and up to another, by their bytes; of all without bounds. Neither drafts nor what is void,
+    nor what was billed again, nor what somebody wrote. `without` are invoices whose own period's lines do not count:
+    they are about to be billed again.
     """
     query = """
-        SELECT l.customer, l.usage_period, l.charge, i.currency, max(l.description), max(l.model), max(l.meter),
-            max(CAST(l.tax_rule AS text)), max(l.revenue), max(l.service_start), max(l.service_end),
-            sum(l.quantity), sum(l.amount), CAST(sum(l.amount_minor) AS bigint)
-        FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
-        WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND i.kind <> 'manual'
-            AND i.state NOT IN ('draft', 'void')
-            AND (CAST(:above AS text) IS NULL OR l.customer COLLATE "C" > :above)
-            AND (CAST(:up_to AS text) IS NULL OR l.customer COLLATE "C" <= :up_to)
-        GROUP BY 1, 2, 3, 4 ORDER BY l.customer COLLATE "C", l.usage_period, l.charge COLLATE "C", i.currency"""
-    rows = connection.execute(
-        sa.text(query), {"tenant": tenant, "periods": list(periods), "above": above, "up_to": up_to}
-    )
+        WITH counted AS (
+            SELECT l.customer, l.usage_period, l.charge, i.currency, l.description, l.model, l.meter, l.tax_rule,
+                l.revenue, l.service_start, l.service_end, l.quantity, l.amount, l.amount_minor
+            FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
+            WHERE l.tenant = :tenant AND l.usage_period = ANY (:periods) AND i.kind <> 'manual'
+                AND i.state NOT IN ('draft', 'void') AND NOT EXISTS (
+                    SELECT FROM invoice_rebills r WHERE r.invoice_id = i.id)
+                AND NOT (l.usage_period = i.period AND i.id = ANY (:without))
+            UNION ALL
+            SELECT customer, usage_period, charge, currency, description, model, meter, tax_rule, revenue,
+                service_start, service_end, quantity, amount, amount_minor
+            FROM usage_write_offs WHERE tenant = :tenant AND usage_period = ANY (:periods))
+        SELECT customer, usage_period, charge, currency, max(description), max(model), max(meter),
+            max(CAST(tax_rule AS text)), max(revenue), max(service_start), max(service_end), sum(quantity), sum(amount),
+            CAST(sum(amount_minor) AS bigint)
+        FROM counted
+        WHERE (CAST(:above AS text) IS NULL OR customer COLLATE "C" > :above)
+            AND (CAST(:up_to AS text) IS NULL OR customer COLLATE "C" <= :up_to)
+        GROUP BY 1, 2, 3, 4 ORDER BY customer COLLATE "C", usage_period, charge COLLATE "C", currency"""
+    keys = {"tenant": tenant, "periods": list(periods), "above": above, "up_to": up_to, "without": list(without)}
+    rows = connection.execute(sa.text(query), keys)
     return pl.DataFrame([tuple(row) for row in rows], schema=BOOKED, orient="row")
 
 

@@ -1,4 +1,4 @@
-"""A stored invoice with its lines becomes a document. Core.
+"""A stored invoice or credit note with its lines becomes a document. Core.
 
 Decides what a document says that the stored rows do not spell out: what has no tax is outside of it, and a rate of zero
 is zero-rated.
@@ -19,6 +19,7 @@ from schemas.document import (
     LineBasis,
     Origin,
     Rate,
+    Reference,
     ServicePeriod,
     Slice,
     State,
@@ -80,6 +81,53 @@ def _due_on(issued_at: datetime | None, seller: Seller | None) -> date | None:
     if issued_at is None or seller is None or seller.due_days is None:
         return None
     return issued_at.date() + timedelta(days=seller.due_days)
+
+
+def credit_note_of(
+    note: pl.DataFrame,
+    credited: pl.DataFrame,
+    invoice: pl.DataFrame,
+    lines: pl.DataFrame,
+    seller: Seller | None,
+    buyer: PartyDetails | None,
+) -> Document:
+    """The document of a credit note (a frame of one row) and what it took of its invoice's lines.
+
+    The columns are CREDIT_NOTES and CREDITED of `schemas.credit_note`. The document names the invoice.
+    A line that was taken whole has its quantity and slices; of any other one a part of its amount is given back.
+    """
+    head, about = note.row(0, named=True), invoice.row(0, named=True)
+    billed = {row["id"]: row for row in lines.iter_rows(named=True)}
+    rows = credited.to_dicts()
+    return Document(
+        kind=DocumentKind.CREDIT_NOTE,
+        id=head["id"],
+        number=head["number"],
+        series=head["series"],
+        issued_at=head["issued_at"],
+        period=_month(about["period"]),
+        customer=head["customer"],
+        buyer=Party(name=about["customer_name"] or head["customer"], **(buyer.model_dump() if buyer else {})),
+        seller=seller.party if seller else None,
+        currency=head["currency"],
+        minor_units=head["minor_units"],
+        lines=tuple(_credited_line(row, billed[row["invoice_line_id"]]) for row in rows),
+        taxes=_groups(head, rows),
+        totals=Totals(
+            lines_minor=head["subtotal_minor"], net_minor=head["subtotal_minor"], tax_minor=head["tax_minor"],
+            gross_minor=head["total_minor"], due_minor=head["total_minor"],
+        ),
+        credits=(Reference(number=about["number"], issued_on=about["issued_at"].date()),),
+        notes=(f"Reason: {head['reason'].replace('_', ' ')}", *([head["comment"]] if head["comment"] else [])),
+        origin=_origin(about),
+    )  # fmt: skip
+
+
+def _credited_line(row: dict[str, Any], billed: dict[str, Any]) -> Line:
+    line = _line(billed | {name: row[name] for name in ("position", "net_minor", "taxes")})
+    if row["net_minor"] == billed["net_minor"]:
+        return line
+    return line.model_copy(update={"quantity": Decimal(1), "slices": (), "adjusted": None})
 
 
 def _origin(head: dict[str, Any]) -> Origin | None:

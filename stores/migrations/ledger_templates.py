@@ -62,6 +62,10 @@ def _all_of(side: str, *more: str) -> str:
     return ", ".join(side + leg for leg in (*_REVENUE, *more))
 
 
+LATE_USAGE = ("P33", "late usage written off", "late usage", True,
+              "+4090 written_off feature, -4010 written_off feature")  # fmt: skip
+"""The template of late usage that is not billed, since 0017."""
+
 LEGS_OF_INVOICES = {
     **dict.fromkeys(
         ("P02", "P04", "P07"), "+1100/2100 total, " + _all_of("-", "1150 accrued~ feature", "2000 tax~ tax")

@@ -57,6 +57,7 @@ QUERY = "/api/v1/meters/hostile/query"
 WEBHOOKS = "/api/v1/billing/webhooks"
 INVOICES = "/api/v1/billing/invoices"
 LEDGER = "/api/v1/billing/ledger"
+CREDITS = "/api/v1/billing/credit_notes"
 EXPLAIN = {"meter": "hostile", "from": "2013-01-01T00:00:00Z", "to": "2014-01-01T00:00:00Z"}
 PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
     QUERY: (
@@ -71,6 +72,7 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "/api/v1/billing/events": (("after",), ("limit",)),
     f"{LEDGER}/entries": (("document",), ("account",), ("from",), ("to",), ("after",), ("limit",)),
+    CREDITS: (("customer",), ("invoice",), ("after",), ("limit",)),
     f"{LEDGER}/balances": (("asOf",), ("bookedThrough",), ("by",)),
     "/api/v1/meters/hostile/subjects": (("from",), ("to",)),
     "/api/v1/meters/hostile/group-by/region/values": (("from",), ("to",)),
@@ -81,6 +83,7 @@ PATHS = (
     ("GET", "/api/v1/meters/hostile/group-by/{}/values"), ("DELETE", "/api/v1/keys/{}"), ("PUT", "/api/v1/meters/{}"), ("DELETE", "/api/v1/meters/{}"),
     ("GET", f"{WEBHOOKS}/{{}}"), ("DELETE", f"{WEBHOOKS}/{{}}"), ("POST", f"{WEBHOOKS}/{{}}/test"), ("GET", f"{WEBHOOKS}/{{}}/deliveries"),
     ("GET", "/api/v1/billing/events/{}"), ("GET", "/api/v1/billing/ledger/entries/{}"),
+    ("GET", f"{CREDITS}/{{}}"),
 )  # fmt: skip
 METER = {
     "slug": "hostile",
@@ -401,6 +404,22 @@ def test_webhooks_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
             if text.isprintable() and text.isascii() and text.strip() == text:  # no client sends others
                 refused(tenants.ask("POST", f"{hook}/redeliver", "acme", json={"since": "x"}, headers={header: text}))
     assert tenants.ask("GET", hook, "acme").json()["url"] == made["url"]
+
+
+def test_credit_notes_are_refused_whatever_they_ask_for(tenants: Tenants) -> None:
+    """Every field of a credit note and every header; there is no invoice that it could be about."""
+    whole = {"invoice": "INV-000001", "reason": "other"}
+    for text in TEXTS:
+        for body in (whole | {"invoice": text}, whole | {"comment": text}, whole | {"reason": text}, {text: text}):
+            assert refused(tenants.ask("POST", CREDITS, "acme", content=json.dumps(body), headers=JSON)), body
+    for text in SHORT:
+        for body in (whole | {"lines": text}, whole | {"lines": [{"position": text}]}, whole | {"netMinor": text}):
+            assert refused(tenants.ask("POST", CREDITS, "acme", content=json.dumps(body), headers=JSON)), body
+        assert refused(tenants.ask("POST", f"{CREDITS}?dry_run={escaped(text)}", "acme", json=whole))
+    for number in NUMBERS:
+        if number != "1":
+            body_text = f'{{"invoice":"INV-000001","reason":"other","grossMinor":{number}}}'
+            assert refused(tenants.ask("POST", CREDITS, "acme", content=body_text.encode(), headers=JSON)), number
 
 
 def test_no_line_of_the_log_is_forged(tenants: Tenants) -> None:

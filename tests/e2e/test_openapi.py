@@ -14,7 +14,21 @@ from referencing.jsonschema import DRAFT202012
 from meterline.openapi import operations_of
 from tests.e2e.conftest import Server, server_in
 
-CONTRACTS = "contracts: [{customer: acme-corp, name: Acme, subjects: [acme], plan: any, starts_on: 2026-01-01}]"
+CONTRACTS = """
+contracts:
+  - {customer: acme-corp, name: Acme, subjects: [acme], plan: any, starts_on: 2026-01-01}
+  - {customer: other-corp, name: Other, subjects: [other], plan: any, starts_on: 2026-01-01}
+"""
+BOOK = """
+book: example
+version: 1
+effective_at: 2026-01-01
+currency: EUR
+tax: {mode: exclusive, name: VAT, rate_percent: 20}
+plans:
+  - id: any
+    charges: [{id: a, model: flat, amount: 50}, {id: b, model: flat, amount: 30}, {id: c, model: flat, amount: 20}]
+"""
 WEBHOOKS = "/api/v1/billing/webhooks"
 INVOICES = "/api/v1/billing/invoices"
 INVOICE = {
@@ -40,7 +54,9 @@ class Described:
         self.document = self.bare.get("/api/swagger.json").json()
         self.registry = Registry().with_resource("urn:api", Resource(contents=self.document, specification=DRAFT202012))
         self.operations = operations_of(self.document)
+        self.operate("apply_price_book", text=BOOK, file="book.yaml")
         self.operate("apply_contracts", text=CONTRACTS, file="contracts.yaml")
+        self.operate("bill", period="2026-01")  # INV-000001 and INV-000002, for the examples
 
     def operate(self, name: str, **parameters: Any) -> None:
         """Do what the command line would."""
@@ -48,7 +64,9 @@ class Described:
         assert answer.is_success and '"failure"' not in answer.text, answer.text  # noqa: PT018
 
     def filled(self, path: str) -> str:
-        """A path whose webhook is one of its own, and whose event is on its way to it."""
+        """A path whose webhook or credit note is one of its own, and whose event is on its way to it."""
+        if "/credit_notes/{id}" in path:
+            return path.replace("{id}", "CN-000001")
         if "{event}" not in path and "/webhooks/{id}" not in path:
             return path
         webhook = self.client.post(WEBHOOKS, json={"url": NOBODYS}).json()["id"]
@@ -101,7 +119,8 @@ def query_of(parameter: dict[str, Any], example: Any) -> list[tuple[str, str]]:
         return [(name, json.dumps(example))]
     if parameter.get("style") == "deepObject":
         return [(f"{name}[{key}]", value) for key, values in example.items() for value in values]
-    return [(name, str(value)) for value in (example if isinstance(example, list) else [example])]
+    values = example if isinstance(example, list) else [example]
+    return [(name, json.dumps(value) if isinstance(value, bool) else str(value)) for value in values]
 
 
 def example_of(parameter: dict[str, Any]) -> Any:
@@ -170,6 +189,7 @@ def test_what_was_sent_shows_in_bodies_that_are_not_empty(described: Described, 
         ("GET /api/v1/usage/explain", f"v1/usage/explain?meter=bytes&lateSince=0&limit=1&{asked}", lambda body: body["nextCursor"]),
         ("GET /api/v1/meters/{}/subjects", "v1/meters/bytes/subjects", lambda body: body == ["acme"]),
         ("GET /api/v1/meters/{}/group-by/{}/values", f"v1/meters/bytes/group-by/region/values?{asked}", lambda body: "eu" in body),
+        ("GET /api/v1/billing/credit_notes", "v1/billing/credit_notes", lambda body: len(body["items"]) == 3),
         ("GET /api/v1/events", "v1/events", lambda body: any("validationError" in each for each in body)),
         ("GET /api/v1/events", "v1/events?customerId=acme-corp", lambda body: {each["customerId"] for each in body} == {"acme-corp"}),
         ("GET /api/v2/events", "v2/events?limit=1", lambda body: body["items"] and body["nextCursor"]),

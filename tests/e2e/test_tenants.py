@@ -33,6 +33,7 @@ METER, EVENTS = "/api/v1/meters/{meter}", "/api/v1/events"
 USAGE = "/api/v1/meters/bytes"
 INVOICES = "/api/v1/billing/invoices"
 WEBHOOKS, TOLD = "/api/v1/billing/webhooks", "/api/v1/billing/events"
+CREDITS = "/api/v1/billing/credit_notes"
 DELIVERY = f"{WEBHOOKS}/{{id}}/deliveries/{{event}}"
 
 
@@ -154,6 +155,15 @@ CASES: dict[str, list[Case]] = {
     ],
     f"GET {TOLD}": [Case(TOLD), asked(TOLD, shows=False, tenant="default", after=0)],
     f"GET {TOLD}/{{id}}": [Case(f"{TOLD}/THEIRS")],
+    f"GET {CREDITS}": [Case(CREDITS), Case(CREDITS, {"params": {"customer": "shared", "after": "CN-000000"}})],
+    f"POST {CREDITS}": [
+        posted(CREDITS, {"invoice": "INV-000001", "reason": "other"}),
+        posted(CREDITS, {"tenant": "acme"}),
+    ],
+    f"GET {CREDITS}/{{id}}": [
+        Case(f"{CREDITS}/CN-000001"),
+        Case(f"{CREDITS}/{'0' * 32}", {"params": {"format": "text"}}),
+    ],
     "POST /api/v1/operations/{name}": [
         posted("/api/v1/operations/show_usage", {"period": f"{NOW:%Y-%m}"}, shows=True),
         posted("/api/v1/operations/list_rejections", {"reason": None, "limit": 9, "as_json": True}),

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "P29": {"total": "12", "fee": "10", "tax": "2"},
     "P30": {"total": "120", "subtotal": "100", "tax": "20"},
     "P32": {"difference": "-3"},
+    "P33": {"written_off": {"api": "4"}},
 }
 
 

@@ -1,0 +1,1 @@
+"""Usage that arrived after its period was billed: adjusted, billed again or written off, as the policy says."""
