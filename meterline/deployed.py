@@ -26,6 +26,7 @@ from ingest.rate_limit import RateLimits
 from ingest.store import replays_of
 from meterline.access import Keys, guarded
 from meterline.customers import customers_of
+from meterline.invoices_api import invoice_routes
 from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
 from meterline.ledger_api import ledger_routes
@@ -184,6 +185,7 @@ def gateway(
         [
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *key_routes(database),
+            *invoice_routes(database),
             *ledger_routes(database),
             *meter_routes(log),
             *webhook_routes(database, private=private_allowed(os.environ)),

@@ -35,6 +35,7 @@ from meterline.access import Keys, body_of, guarded, may_read_files
 from meterline.customers import customers_of
 from meterline.directory import announced
 from meterline.embedded import Embedded, embedded
+from meterline.invoices_api import invoice_routes
 from meterline.keys import key_routes, local_key, refuse_without_keys
 from meterline.known_keys import KnownKeys
 from meterline.ledger_api import ledger_routes
@@ -162,6 +163,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
         [
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *key_routes(app.database),
+            *invoice_routes(app.database),
             *ledger_routes(app.database),
             *meter_routes(app.log),
             *webhook_routes(app.database, private=private_allowed(os.environ)),

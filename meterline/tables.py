@@ -43,6 +43,18 @@ def invoice_table(period: str, invoices: pl.DataFrame) -> Table:
     )
 
 
+def due_table(title: str, invoices: pl.DataFrame) -> Table:
+    """Invoices with their states, and what is due of them."""
+    rows = [
+        [row["number"] or row["id"], row["period"], row["customer"], row["customer_name"], row["state"],
+         row["payment_status"], str(row["due_on"] or ""), row["currency"], _shown(row["total_minor"], row["currency"]),
+         _shown(max(row["total_minor"], 0) - row["settled_minor"], row["currency"])]
+        for row in invoices.iter_rows(named=True)
+    ]  # fmt: skip
+    columns = ("number", "period", "customer", "name", "state", "payment", "due on", "currency", "total", "due")
+    return Table(title=title, columns=columns, rows=rows, numbers=("total", "due"))
+
+
 def balance_table(balances: pl.DataFrame, by: Sequence[str] = ()) -> Table:
     """A trial balance, with the sums of its two sides."""
     sides = ("debit", "credit")

@@ -53,8 +53,8 @@ class NotTakenError(ValueError):
 
     def __init__(self, invoice: Row, trigger: Trigger, why: str = "") -> None:
         state = State(invoice["state"])
-        taken = ", ".join(EDGES[state]) or "nothing"
-        name = invoice["number"] or invoice["id"]
+        self.allowed = tuple(EDGES[state])
+        name, taken = invoice["number"] or invoice["id"], ", ".join(self.allowed) or "nothing"
         super().__init__(f"invoice {name} is {state} and does not take {trigger}{why}; allowed: {taken}")
 
 

@@ -134,10 +134,11 @@ def invoices_of(
 
     `after` is the id of the last one of the page before.
     """
+    place = 'customer COLLATE "C", currency, id'
+    last = f"SELECT {place} FROM invoices WHERE tenant = :tenant AND id = :after"  # noqa: S608  names of ours
     conditions = {
         "period = :period": period, "customer = :customer": customer, "state = :state": state and state.value,
-        '(customer COLLATE "C", currency, id) > (SELECT customer COLLATE "C", currency, id FROM invoices WHERE id = :after)':
-            after,
+        f"({place}) > ({last})": after,
     }  # fmt: skip
     wanted = " AND ".join(["tenant = :tenant", *(sql for sql, value in conditions.items() if value is not None)])
     keys = {"period": period, "customer": customer, "state": state and state.value, "after": after}
