@@ -147,9 +147,9 @@ def _drafts(
 
     Whose invoice of the period was issued before its run has what came since on a later one.
     """
-    lines = lines_of(
-        charges, booked(connection, run.tenant, sorted(bases)), run_period=run.period, bases=bases
-    ).join(issued_before_their_run(connection, run.tenant, run.period), on=["customer", "currency"], how="anti")
+    lines = lines_of(charges, booked(connection, run.tenant, sorted(bases)), run_period=run.period, bases=bases).join(
+        issued_before_their_run(connection, run.tenant, run.period), on=["customer", "currency"], how="anti"
+    )
     taxed = with_taxes(lines, policies_of(terms.known_at(run.started_at), run))
     heads = periodic_heads(
         lines, tenant=run.tenant, run_period=run.period, basis=bases[run.period], series=INVOICE_SERIES,
@@ -225,8 +225,10 @@ def _changed_periods(app: System, run: Run, month: Period, terms: _Terms, own: d
         if period.start >= month.start:
             continue
         span = terms.rater(period, own[name], run.basis.cut, advance=False).span
-        if name in asked or contracts_digest != run.basis.contracts_digest or (
-            span and has_late_usage(app.clickhouse, DEFAULT_TENANT, *span, cut, run.basis.cut)
+        if (
+            name in asked
+            or contracts_digest != run.basis.contracts_digest
+            or (span and has_late_usage(app.clickhouse, DEFAULT_TENANT, *span, cut, run.basis.cut))
         ):
             changed.append(period)
     return changed

@@ -116,7 +116,9 @@ def import_file(data: Path, file: Path) -> None:
 @cli.command()
 @data_option
 @period_option
-@click.option("--draft", "how", flag_value="draft", help="Make drafts, which follow new usage whenever this is repeated.")
+@click.option(
+    "--draft", "how", flag_value="draft", help="Make drafts, which follow new usage whenever this is repeated."
+)
 @click.option("--dry-run", "how", flag_value="preview", help="Only show what would be billed.")
 def bill(data: Path, period: str, how: str | None) -> None:
     """Bill a month: cut the log, rate the usage, post invoices and adjustments. Safe to kill and repeat."""

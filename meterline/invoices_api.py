@@ -50,6 +50,8 @@ TYPES = {
 _ASKED_FOR = {"text/html": "html", "application/pdf": "pdf", "application/xml": "ubl", "text/plain": "text"}
 _NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 
+_CHECK_NOW = "SET CONSTRAINTS check_at_commit, check_ledger_at_commit IMMEDIATE"
+
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
@@ -117,7 +119,7 @@ class _Changes:
         """Pay credit back: 201, or 200 where it was told before."""
         act, customer = self._act(request), request.path_params["customer"]
         new = app.refund(connection, act, customer, _parsed(request, Refund))
-        connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        connection.exec_driver_sql(_CHECK_NOW)
         return _json(_credit_document(connection, act.tenant, customer), HTTPStatus.CREATED if new else HTTPStatus.OK)
 
     def _act(self, request: Request) -> Act:
@@ -182,7 +184,7 @@ def _credit_document(connection: sa.Connection, tenant: str, customer: str) -> d
 
 def _changed(connection: sa.Connection, after: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Response:
     """The invoice as it is now. The checks of the commit run here, where they can still be told of."""
-    connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+    connection.exec_driver_sql(_CHECK_NOW)
     found = store.invoice(connection, after["tenant"], after["id"])
     logger.info("invoice %s of %s is %s, version %s", after["id"], after["tenant"], after["state"], after["version"])
     answer = _json(_document(connection, found), status)

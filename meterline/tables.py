@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from invoicing.invoices.lifecycle import due_of
 from meterline.output import Table
 from schemas.meter import Meter
 from schemas.money import MINOR_UNITS, major
@@ -48,7 +49,7 @@ def due_table(title: str, invoices: pl.DataFrame) -> Table:
     rows = [
         [row["number"] or row["id"], row["period"], row["customer"], row["customer_name"], row["state"],
          row["payment_status"], str(row["due_on"] or ""), row["currency"], _shown(row["total_minor"], row["currency"]),
-         _shown(max(row["total_minor"], 0) - row["settled_minor"], row["currency"])]
+         _shown(due_of(row), row["currency"])]
         for row in invoices.iter_rows(named=True)
     ]  # fmt: skip
     columns = ("number", "period", "customer", "name", "state", "payment", "due on", "currency", "total", "due")

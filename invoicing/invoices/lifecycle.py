@@ -121,11 +121,15 @@ def reversal_id(tenant: str, template: str, entry: str) -> str:
 
 
 def due_of(invoice: Row) -> int:
-    """What is left to be settled, in minor units.
+    """What is left to be settled, in minor units; nothing of what is void.
 
-    >>> due_of({"total_minor": 12000, "settled_minor": 5000}), due_of({"total_minor": -700, "settled_minor": 0})
-    (7000, 0)
+    >>> due_of({"state": "open", "total_minor": 12000, "settled_minor": 5000})
+    7000
+    >>> due_of({"state": "paid", "total_minor": -700, "settled_minor": 0})
+    0
     """
+    if invoice["state"] == State.VOID:
+        return 0
     return max(int(invoice["total_minor"]), 0) - int(invoice["settled_minor"])
 
 
