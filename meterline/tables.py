@@ -28,7 +28,7 @@ def invoice_table(period: str, invoices: pl.DataFrame) -> Table:
     """The invoices of a period."""
     amounts = ("subtotal", "tax", "total")
     rows = [
-        [row["number"], row["customer"], row["customer_name"], row["currency"]]
+        [row["number"] or row["id"], row["customer"], row["customer_name"], row["currency"]]
         + [_shown(row[f"{name}_minor"], row["currency"]) for name in amounts]
         for row in invoices.iter_rows(named=True)
     ]

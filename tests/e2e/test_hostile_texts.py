@@ -56,6 +56,7 @@ JSON = {"Content-Type": "application/json"}
 QUERY = "/api/v1/meters/hostile/query"
 WEBHOOKS = "/api/v1/billing/webhooks"
 LEDGER = "/api/v1/billing/ledger"
+INVOICES, CREDIT = "/api/v1/billing/invoices", "/api/v1/billing/customers/{}/credit"
 EXPLAIN = {"meter": "hostile", "from": "2013-01-01T00:00:00Z", "to": "2014-01-01T00:00:00Z"}
 PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
     QUERY: (
@@ -69,6 +70,8 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("subject",), ("meter",), ("from",), ("to",), ("asOf",), ("lateSince",), ("limit",), ("cursor",),
     ),
     "/api/v1/billing/events": (("after",), ("limit",)),
+    INVOICES: (("customer", "period", "after"), ("state",), ("limit",)),
+    f"{INVOICES}/x": (("format",), ("locale",)),
     f"{LEDGER}/entries": (("document",), ("account",), ("from",), ("to",), ("after",), ("limit",)),
     f"{LEDGER}/balances": (("asOf",), ("bookedThrough",), ("by",)),
     "/api/v1/meters/hostile/subjects": (("from",), ("to",)),
@@ -80,6 +83,7 @@ PATHS = (
     ("GET", "/api/v1/meters/hostile/group-by/{}/values"), ("DELETE", "/api/v1/keys/{}"), ("PUT", "/api/v1/meters/{}"), ("DELETE", "/api/v1/meters/{}"),
     ("GET", f"{WEBHOOKS}/{{}}"), ("DELETE", f"{WEBHOOKS}/{{}}"), ("POST", f"{WEBHOOKS}/{{}}/test"), ("GET", f"{WEBHOOKS}/{{}}/deliveries"),
     ("GET", "/api/v1/billing/events/{}"), ("GET", "/api/v1/billing/ledger/entries/{}"),
+    ("GET", f"{INVOICES}/{{}}"), ("POST", f"{INVOICES}/{{}}/finalize"), ("GET", CREDIT),
 )  # fmt: skip
 METER = {
     "slug": "hostile",
@@ -295,6 +299,23 @@ def test_documents_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
         refused(tenants.ask("POST", url, "acme", content=json.dumps({text: text}), headers=JSON))
         refused(tenants.ask("POST", url, "acme", content=json.dumps(text), headers=JSON))
     refused(tenants.ask("POST", url, "acme", content=b"[" * 100_000, headers=JSON))
+
+
+def test_what_is_told_of_money_is_refused(tenants: Tenants) -> None:
+    """Every field of payments, failed payments, refunds and reasons."""
+    money = {"amount_minor": 1, "currency": "EUR"}
+    told = {
+        f"{INVOICES}/x/payments": {"payment": "p", **money, "paid_on": "2026-01-31", "payout": ""},
+        f"{INVOICES}/x/payment_failures": {"payment": "p", **money, "failed_on": "2026-01-31", "decline_code": ""},
+        f"{INVOICES}/x/void": {"reason": "x"},
+        f"{INVOICES}/x/uncollectible": {"reason": "x", "tax_relief": False},
+        f"{INVOICES}/x/apply_credit": {"amount_minor": 1},
+        f"{CREDIT.format('x')}/refunds": {"refund": "r", **money, "paid_on": "2026-01-31", "payout": ""},
+    }
+    for (path, body), text in itertools.product(told.items(), SHORT):
+        for changed in (*({name: text} for name in body), {text: text}):
+            content = json.dumps({**body, **changed})
+            assert refused(tenants.ask("POST", path, "acme", content=content, headers=JSON)), (path, changed)
 
 
 def test_meters_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:

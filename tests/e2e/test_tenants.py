@@ -32,6 +32,15 @@ LEDGER = "/api/v1/billing/ledger"
 METER, EVENTS = "/api/v1/meters/{meter}", "/api/v1/events"
 USAGE = "/api/v1/meters/bytes"
 WEBHOOKS, TOLD = "/api/v1/billing/webhooks", "/api/v1/billing/events"
+INVOICES, CREDIT = "/api/v1/billing/invoices", "/api/v1/billing/customers/{customer}/credit"
+MONEY = {"amount_minor": 1, "currency": "EUR", "paid_on": "2026-02-05"}
+TRIGGERS: dict[str, dict[str, Any]] = {
+    "finalize": {}, "apply_credit": {}, "void": {"reason": "x"}, "uncollectible": {"reason": "x"},
+    "payments": {"payment": "p", **MONEY},
+    "payment_failures": {"payment": "p", "amount_minor": 1, "currency": "EUR", "failed_on": "2026-02-05"},
+}  # fmt: skip
+BOOK = """{book: b, version: 1, effective_at: 2026-01-01, currency: EUR,
+           plans: [{id: p, charges: [{id: base, model: flat, amount: 10}]}]}"""
 DELIVERY = f"{WEBHOOKS}/{{id}}/deliveries/{{event}}"
 
 
@@ -125,6 +134,14 @@ CASES: dict[str, list[Case]] = {
         Case(f"{LEDGER}/balances", {"params": {"by": "customer,dimension"}}, shows=True),
         Case(f"{LEDGER}/balances", {"params": {"tenant": "default"}}),
     ],
+    f"GET {INVOICES}": [Case(INVOICES), Case(INVOICES, {"params": {"tenant": "default"}})],
+    f"GET {INVOICES}/{{id}}": [Case(f"{INVOICES}/INV-000001")],
+    **{
+        f"POST {INVOICES}/{{id}}/{name}": [posted(f"{INVOICES}/INV-000001/{name}", body)]
+        for name, body in TRIGGERS.items()
+    },
+    f"GET {CREDIT}": [Case(CREDIT.format(customer="shared"))],
+    f"POST {CREDIT}/refunds": [posted(f"{CREDIT.format(customer='shared')}/refunds", {"refund": "r", **MONEY})],
     "POST /api/v1/meters": [posted("/api/v1/meters", {"slug": "bytes"})],
     "PUT /api/v1/meters/{slug}": [posted("/api/v1/meters/nothing", {"name": "x"})],
     "DELETE /api/v1/meters/{slug}": [Case("/api/v1/meters/nothing")],
@@ -339,3 +356,18 @@ def test_a_webhook_is_seen_and_changed_by_its_tenant_alone(tenants: Tenants, web
                 answer = tenants.ask(name.split(maxsplit=1)[0], path, tenant, **case.request)
                 assert is_problem(answer, 404), (name, case, answer.text)
     assert {tenant: known(tenant) for tenant in MARKS} == before
+
+
+def test_an_invoice_is_seen_and_changed_by_its_tenant_alone(tenants: Tenants) -> None:
+    """By its id and by its number, which another tenant's may have, too; afterwards it is as it was."""
+    tenants.operate("apply_price_book", text=BOOK, file="book.yaml")
+    tenants.operate("bill", period="2026-01")
+    [own] = tenants.ask("GET", INVOICES, "default").json()["items"]
+    assert own["customer"] == f"{MARKS['default']}-customer"
+    before = tenants.ask("GET", f"{INVOICES}/{own['id']}", "default").json()
+    assert tenants.ask("GET", INVOICES, "acme", params={"customer": own["customer"]}).json() == {"items": []}
+    for key in (own["id"], own["number"]):
+        assert is_problem(tenants.ask("GET", f"{INVOICES}/{key}", "acme"), 404)
+        for name, body in TRIGGERS.items():
+            assert is_problem(tenants.ask("POST", f"{INVOICES}/{key}/{name}", "acme", json=body), 404)
+    assert tenants.ask("GET", f"{INVOICES}/{own['id']}", "default").json() == before
