@@ -2,11 +2,14 @@
 
 import re
 
-_SHAPE = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
+_SHAPE = re.compile(
+    r"(?<![0-9])(?:[0-9]{13,19}|[0-9]{4}(?:[ -][0-9]{4}){2,3}[ -][0-9]{1,4}|[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5})(?![0-9])"
+)
+"""The digits of a card, as they are printed on one: in fours, in 4-6-5 or 4-6-4, or all together."""
 
 
 def holds_card_number(text: str) -> bool:
-    """Whether 13 to 19 digits in a text, with spaces or hyphens between them or none, have a card's check digit.
+    """Whether 13 to 19 digits in a text, in groups as cards have them or in none, have a card's check digit.
 
     >>> holds_card_number("card 4242-4242 4242 4242"), holds_card_number("4242424242424241")
     (True, False)
