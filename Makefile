@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-gateway bench-ledger bench-outbox bench-query bench-soak bench-stream bench-worker lock clean
+.PHONY: help setup demo test check bench bench-finalise bench-gateway bench-ledger bench-outbox bench-query bench-soak bench-stream bench-worker lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench-outbox: setup ## events into the outbox, and webhooks out of it to receive
 
 bench-ledger: setup ## postings a second with all rules and the chain, and how fast the ledger is verified
 	@$(BIN)/python -m benchmarks.ledger
+
+bench-finalise: setup ## how long one invoice takes to be finalised, at 50 requests a second
+	@$(BIN)/python -m benchmarks.finalise
 
 bench-soak: setup ## ten minutes of steady load: memory, latencies, and every event counted; Java 17 and Maven needed
 	@$(BIN)/python -m benchmarks.soak

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from benchmarks import import_flights, ledger, outbox, query, rating, worker
+from benchmarks import finalise, import_flights, ledger, outbox, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -62,6 +62,14 @@ def test_the_ledger_benchmark_posts_the_same_books_every_time() -> None:
     """All entries are posted and verified; the last hash of the chain is the same in a second run."""
     first, second = (ledger.run(ledger.SMOKE_ENTRIES, ledger.SMOKE_ROWWISE) for _ in range(2))
     assert first["postings"] == 3 * ledger.SMOKE_ENTRIES
+    assert first["digest"] == second["digest"]
+
+
+def test_the_benchmark_of_finalising_posts_the_same_books_every_time() -> None:
+    """Every draft is issued, and some of them are settled by credit."""
+    first, second = (finalise.run(finalise.SMOKE_PER_SECOND, finalise.SMOKE_SECONDS) for _ in range(2))
+    assert first["finalised"] == finalise.SMOKE_PER_SECOND * finalise.SMOKE_SECONDS
+    assert first["p50_ms"] <= first["p99_ms"] <= first["max_ms"]
     assert first["digest"] == second["digest"]
 
 

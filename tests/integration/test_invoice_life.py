@@ -21,6 +21,7 @@ from invoicing.settlement.app import ClosedPeriodError, NoCreditError
 from meterline.ledger import posted
 from meterline.verification import verified
 from schemas.payment import FailedPayment, Payment, Refund, WriteOff
+from stores.postgres import tenant_transaction
 from tests.simulation.issued import ISSUED_AT, act, issued, stored
 
 TODAY = date(2026, 2, 10)
@@ -366,3 +367,49 @@ def test_credit_is_spent_once_by_many_at_once(database: sa.Engine) -> None:
     assert credit(database) == 0
     spent = sum(state(database, each)[2] for each in (*open_ones, *drafts)) + max(-balances(database).get(1010, 0), 0)
     assert spent == 24_000
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE payments SET amount_minor = 1", "a payment is never changed"),
+        ("DELETE FROM payments", "a payment is never changed"),
+        ("TRUNCATE refunds", "a refund is never changed"),
+        (("INSERT INTO payments SELECT tenant, 'x', outcome, invoice_id, currency, 5, 6, happened_on, payout, decline_code, "
+         "entry_id, recorded_at FROM payments"), "payments_check"),
+        (("INSERT INTO payments SELECT tenant, 'x', 'failed', invoice_id, currency, 5, 0, happened_on, payout, decline_code, "
+         "entry_id, recorded_at FROM payments"), "failed_posts_nothing"),
+        ("UPDATE invoices SET settled_minor = 200, version = version + 1 WHERE state = 'open'", "sums to 100, it says 200"),
+        (("INSERT INTO applications SELECT 'x', tenant, invoice_id, kind, 7, reference, entry_id, applied_at "
+         "FROM applications"), "sums to 107, it says 100"),
+        ("UPDATE applications SET amount_minor = 1", "is taken back, never changed"),
+        ("UPDATE invoices SET state = 'paid', version = version + 1 WHERE state = 'open'", "open_is_due|paid_is_succeeded"),
+        ("UPDATE invoices SET state = 'draft', version = version + 1 WHERE state = 'open'", "does not go from open to draft"),
+        ("UPDATE invoices SET state = 'void', version = version + 1 WHERE state = 'draft'", "does not go from draft to void"),
+        ("UPDATE invoices SET payment_status = 'failed' WHERE state = 'open'", "goes from version 2 to 3, not 2"),
+        ("UPDATE invoices SET total_minor = 1, version = version + 1 WHERE state = 'open'", "posted rows never change"),
+    ],
+)  # fmt: skip
+def test_the_database_holds_what_settles_an_invoice(database: sa.Engine, statement: str, message: str) -> None:
+    """Whoever writes, with plain SQL."""
+    [key] = issued(database, [10_000])
+    stored(database, [10_000], first=5)
+    done(database, app.pay, key, payment(100))
+
+    def written() -> None:
+        with database.begin() as connection:
+            connection.exec_driver_sql(statement)
+
+    with pytest.raises(sa.exc.IntegrityError, match=message):
+        written()
+
+
+def test_payments_are_seen_by_their_tenant_alone(database: sa.Engine) -> None:
+    """As the application's role, which row-level security is for."""
+    [key] = issued(database, [10_000])
+    done(database, app.pay, key, payment(100))
+    for tenant, count in (("default", 1), ("other", 0)):
+        with tenant_transaction(database, tenant) as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM payments").scalar_one() == count
+            with pytest.raises(sa.exc.ProgrammingError, match="permission denied"), connection.begin_nested():
+                connection.exec_driver_sql("DELETE FROM payments")
