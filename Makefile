@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-archive bench-gateway bench-invoicing bench-ledger bench-outbox bench-query bench-soak bench-stream bench-worker lock clean
+.PHONY: help setup demo test check bench bench-archive bench-finalise bench-gateway bench-invoicing bench-ledger bench-outbox bench-query bench-soak bench-stream bench-worker lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-invoicing: setup ## a million customers with five charges each, from charg
 
 bench-archive: setup ## entries a second into an archive, and how fast it is verified without a database
 	@$(BIN)/python -m benchmarks.archive
+
+bench-finalise: setup ## how long one invoice takes to be finalised, at 50 requests a second
+	@$(BIN)/python -m benchmarks.finalise
 
 bench-soak: setup ## ten minutes of steady load: memory, latencies, and every event counted; Java 17 and Maven needed
 	@$(BIN)/python -m benchmarks.soak

@@ -52,6 +52,8 @@ def invoices(count: int, tenant: str) -> pl.DataFrame:
         (row * 19).alias("tax_minor"),
         (row * 119).alias("total_minor"),
         pl.lit(NOW, pl.Datetime("us", "UTC")).alias("issued_at"),
+        pl.lit(None, pl.Date).alias("due_on"),
+        pl.lit(1, pl.Int64).alias("version"),
     )
 
 

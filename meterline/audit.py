@@ -53,6 +53,40 @@ _BOOK_CHECKS = {
     "what settles an invoice adds up to what is settled of it": """
         SELECT count(*) FROM invoices i WHERE settled_minor <>
             (SELECT coalesce(sum(amount_minor), 0) FROM applications a WHERE a.invoice_id = i.id)""",
+    "what settles an invoice is posted to its customer's receivable": """
+        SELECT count(*) FROM applications a JOIN invoices i ON i.id = a.invoice_id WHERE a.amount_minor IS DISTINCT FROM
+            (SELECT -sum(p.amount_minor) FROM journal_entries e JOIN postings p ON p.tenant = e.tenant
+                AND p.sequence = e.sequence WHERE e.id = a.entry_id AND e.tenant = i.tenant AND p.account = 1100
+                AND p.customer = i.customer AND p.currency = i.currency)""",
+    "a customer's receivable is what is due of its invoices": """
+        WITH own AS (
+            SELECT id FROM journal_entries WHERE document_kind = 'invoice' OR template = 'P30'
+            UNION SELECT entry_id FROM applications),
+        posted AS (
+            SELECT e.tenant, p.customer, p.currency, sum(p.amount_minor) AS minor
+            FROM journal_entries e JOIN postings p ON p.tenant = e.tenant AND p.sequence = e.sequence
+            WHERE p.account = 1100 AND (e.id IN (SELECT id FROM own)
+                OR e.document_kind = 'reversal' AND e.relates_to IN (SELECT id FROM own))
+            GROUP BY 1, 2, 3),
+        due AS (
+            SELECT tenant, customer, currency, sum(greatest(total_minor, 0) - settled_minor) AS minor
+            FROM invoices WHERE state NOT IN ('draft', 'void') GROUP BY 1, 2, 3)
+        SELECT count(*) FROM posted FULL JOIN due USING (tenant, customer, currency)
+        WHERE coalesce(posted.minor, 0) <> coalesce(due.minor, 0)""",
+    "what is applied of customers' credit is what is posted of it, and none has less than nothing": """
+        SELECT (SELECT count(*) FROM (
+            SELECT FROM postings WHERE account = 2100 GROUP BY tenant, customer, currency
+            HAVING sum(amount_minor) > 0) AS below)
+        + (SELECT count(*) FROM (
+            SELECT tenant, sum(amount_minor) AS minor FROM applications WHERE kind = 'customer_credit' GROUP BY 1) a
+            FULL JOIN (SELECT e.tenant, sum(p.amount_minor) AS minor FROM journal_entries e
+                JOIN postings p ON p.tenant = e.tenant AND p.sequence = e.sequence
+                WHERE e.template = 'P14' AND p.account = 2100 GROUP BY 1) p
+            USING (tenant) WHERE coalesce(a.minor, 0) <> coalesce(p.minor, 0))""",
+    "a payment is applied as far as it says": """
+        SELECT count(*) FROM payments p WHERE outcome = 'succeeded' AND applied_minor <>
+            (SELECT coalesce(sum(a.amount_minor), 0) FROM applications a
+            WHERE a.invoice_id = p.invoice_id AND a.kind = 'payment' AND a.reference = p.id)""",
     "what invoices post to a customer's receivable and credit are their totals": """
         SELECT count(*) FROM (
             SELECT tenant, customer, currency, sum(total_minor) AS total FROM invoices WHERE state <> 'draft'

@@ -14,7 +14,6 @@ import polars as pl
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from invoicing import store as books
 from invoicing.credit_notes import store
 from invoicing.credit_notes.app import credit
 from invoicing.invoices.store import invoice as invoice_of
@@ -24,15 +23,13 @@ from invoicing.rendering.store import seller_at
 from invoicing.rendering.stored import credit_note_of
 from meterline.formats import DEFAULT_FORMAT, DEFAULT_LOCALE, ENDINGS, FORMATS
 from meterline.output import File, Output, Table, Text
-from meterline.rendering import rendered
+from meterline.rendering import buyer_of, rendered
 from meterline.system import System
 from schemas.configuration import ConfigurationError, faults_of
-from schemas.contract import Contracts
 from schemas.credit_note import NewCreditNote
 from schemas.document import Document
 from schemas.domain_event import instant_text
 from schemas.money import MINOR_UNITS, major
-from schemas.party import PartyDetails
 from schemas.tenant import DEFAULT_TENANT
 
 _CAMEL = {
@@ -111,7 +108,9 @@ def document(connection: sa.Connection, note: pl.DataFrame) -> Document:
     lines = invoice_lines(connection, row["invoice_id"])
     seller = seller_at(connection, row["tenant"], row["issued_at"])
     credited = store.lines_of(connection, row["id"])
-    return credit_note_of(note, credited, invoice, lines, seller, _buyer(connection, invoice.row(0, named=True)))
+    return credit_note_of(
+        note, credited, invoice, lines, seller, buyer_of(connection, row["tenant"], invoice, row["issued_at"])
+    )
 
 
 def create_credit_note(
@@ -164,13 +163,6 @@ def show_credit_note(
 
 
 CREDIT_NOTE_OPERATIONS = (create_credit_note, list_credit_notes, show_credit_note)
-
-
-def _buyer(connection: sa.Connection, invoice: dict[str, Any]) -> PartyDetails | None:
-    digest = invoice["contracts_digest"]
-    stored = books.contracts_of(connection, invoice["tenant"], digest) if digest else None
-    contract = Contracts.from_canonical(stored.body).of(invoice["customer"]) if stored else None
-    return contract.party if contract else None
 
 
 def _taxes(text: str | None) -> list[dict[str, Any]]:

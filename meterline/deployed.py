@@ -27,6 +27,7 @@ from ingest.store import replays_of
 from meterline.access import Keys, guarded
 from meterline.credit_notes_api import credit_note_routes
 from meterline.customers import customers_of
+from meterline.invoices_api import invoice_routes
 from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
 from meterline.ledger_api import ledger_routes
@@ -187,6 +188,7 @@ def gateway(
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *credit_note_routes(database),
             *key_routes(database),
+            *invoice_routes(database),
             *ledger_routes(database),
             *manual_invoice_routes(database),
             *meter_routes(log),

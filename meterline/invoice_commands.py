@@ -7,14 +7,18 @@ from typing import Any
 import click
 
 from meterline.formats import DEFAULT_FORMAT, DEFAULT_LOCALE, FORMATS
+from meterline.life_commands import add_life_commands, credit_commands
+
+STATES = ("draft", "open", "paid", "void", "uncollectible")
+"""Those of `schemas.invoice.State`, which would load polars for every command."""
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def invoice_commands(
     run: Callable[..., None], data_option: Callable[..., Any], read: Callable[[Path], str]
-) -> tuple[click.Group, click.Group]:
-    """The commands of invoices and of the seller; `run` runs an operation where the data is, `read` reads a file."""
+) -> tuple[click.Group, ...]:
+    """The commands of invoices, of the seller and of credit; `run` runs an operation, `read` reads a file."""
 
     @click.group()
     def invoices() -> None:
@@ -22,10 +26,12 @@ def invoice_commands(
 
     @invoices.command("list")
     @data_option
-    @click.option("--period", required=True, metavar="YYYY-MM", help="The month.")
-    def list_invoices(data: Path, period: str) -> None:
-        """List a month's invoices."""
-        run(data, "list_invoices", period=period)
+    @click.option("--period", metavar="YYYY-MM", help="Of this month.")
+    @click.option("--customer", help="Of this customer.")
+    @click.option("--state", type=click.Choice(STATES), help="In this state.")
+    def list_invoices(data: Path, **asked: str | None) -> None:
+        """List invoices; of a month alone with its sums, else with their states and what is due."""
+        run(data, "list_invoices", **asked)
 
     @invoices.command("show")
     @data_option
@@ -52,6 +58,8 @@ def invoice_commands(
         """Delete the manual draft with this id."""
         run(data, "delete_invoice", invoice=invoice)
 
+    add_life_commands(invoices, run, data_option)
+
     @click.group()
     def seller() -> None:
         """Who sells."""
@@ -63,4 +71,4 @@ def invoice_commands(
         """Put the seller of a YAML FILE on what is issued from now on."""
         run(data, "apply_seller", text=read(file), file=str(file))
 
-    return invoices, seller
+    return invoices, seller, credit_commands(run, data_option)

@@ -18,12 +18,12 @@ from aggregation.store import usage_between
 from ingest.app import import_file
 from ingest.store import Rejected, append_again, open_rejections
 from invoicing import store as books
-from invoicing.invoices.store import invoices_of
 from meterline.archive import create_archive
 from meterline.audit import audit
 from meterline.backfill import backfill_meter
 from meterline.billing import bill
 from meterline.credit_notes import CREDIT_NOTE_OPERATIONS
+from meterline.invoice_life import INVOICE_OPERATIONS
 from meterline.keys import create_key, limit_tenant, list_keys, revoke_key
 from meterline.ledger import (
     close_books,
@@ -53,7 +53,7 @@ from meterline.revenue import REVENUE_OPERATIONS
 from meterline.rollups import rebuild_rollups, whole_rollups
 from meterline.settlements import SETTLEMENT_OPERATIONS
 from meterline.system import System, configure_meters, wait_until_stored
-from meterline.tables import invoice_table, meter_table
+from meterline.tables import meter_table
 from meterline.wallets import WALLET_OPERATIONS
 from meterline.webhooks import WEBHOOK_OPERATIONS
 from rating.contract_faults import contract_faults
@@ -161,18 +161,12 @@ def replay_rejections(app: System, *, reason: str | None, repaired: str | None) 
     yield Text(text=f"{len(rows):,} lines were put into the log again; {len(still):,} rejections are open now")
 
 
-def list_invoices(app: System, *, period: str) -> Iterator[Output]:
-    """The invoices of a period."""
-    with app.database.connect() as connection:
-        yield invoice_table(period, invoices_of(connection, DEFAULT_TENANT, period))
-
-
 OPERATIONS: dict[str, Callable[..., Iterator[Output]]] = {
     operation.__name__: operation
     for operation in (
         import_usage, list_meters, apply_meters, backfill_meter, apply_price_book, apply_contracts, apply_seller,
         show_usage, bill, bill_progressively,
-        list_rejections, replay_rejections, list_invoices, show_invoice, trial_balance, audit, rebuild_rollups,
+        list_rejections, replay_rejections, show_invoice, *INVOICE_OPERATIONS, trial_balance, audit, rebuild_rollups,
         create_key, list_keys, revoke_key, limit_tenant, validate_price_books, plan_price_book, diff_price_books,
         price_history, simulate_prices, list_entries, post_documents, reverse_entry, verify_ledger, close_books,
         reopen_books, export_ledger, create_archive, create_invoices, delete_invoice, *WEBHOOK_OPERATIONS,

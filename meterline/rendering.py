@@ -42,7 +42,7 @@ def show_invoice(
     if form not in FORMATS:
         raise ValueError(f"format {form!r}; allowed: {', '.join(FORMATS)}")
     with app.database.connect() as connection:
-        document = _document(connection, number)
+        document = document_of_invoice(connection, DEFAULT_TENANT, invoice_of(connection, DEFAULT_TENANT, number))
     if form == "text":
         yield Text(text=render_text(document))
         return
@@ -75,20 +75,20 @@ def _pdf(document: Document, form: str, locale: str) -> bytes:
     return render(document, locale, typeface())
 
 
-def _document(connection: sa.Connection, number: str) -> Document:
-    invoice = invoice_of(connection, DEFAULT_TENANT, number)
+def document_of_invoice(connection: sa.Connection, tenant: str, invoice: pl.DataFrame) -> Document:
+    """The document of a tenant's invoice (a frame of one row), as it is rendered."""
     lines = lines_of(connection, invoice["id"].item())
     now = datetime.now(UTC)
-    seller = seller_at(connection, DEFAULT_TENANT, invoice["issued_at"].item() or now)
-    return document_of(invoice, lines, seller, _buyer(connection, invoice, now), shown_at=now)
+    seller = seller_at(connection, tenant, invoice["issued_at"].item() or now)
+    return document_of(invoice, lines, seller, buyer_of(connection, tenant, invoice, now), shown_at=now)
 
 
-def _buyer(connection: sa.Connection, invoice: pl.DataFrame, now: datetime) -> PartyDetails | None:
+def buyer_of(connection: sa.Connection, tenant: str, invoice: pl.DataFrame, now: datetime) -> PartyDetails | None:
     """What the contract that the invoice was made from says of its customer, or the one in force at its issue."""
     digest = invoice["contracts_digest"].item()
     stored = (
-        books.contracts_of(connection, DEFAULT_TENANT, digest) if digest
-        else books.contracts_at(connection, DEFAULT_TENANT, invoice["issued_at"].item() or now)
+        books.contracts_of(connection, tenant, digest) if digest
+        else books.contracts_at(connection, tenant, invoice["issued_at"].item() or now)
     )  # fmt: skip
     contracts = Contracts.from_canonical(stored.body).contracts if stored else ()
     customer = invoice["customer"].item()

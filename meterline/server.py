@@ -36,6 +36,7 @@ from meterline.credit_notes_api import credit_note_routes
 from meterline.customers import customers_of
 from meterline.directory import announced
 from meterline.embedded import Embedded, embedded
+from meterline.invoices_api import invoice_routes
 from meterline.keys import key_routes, local_key, refuse_without_keys
 from meterline.known_keys import KnownKeys
 from meterline.ledger_api import ledger_routes
@@ -165,6 +166,7 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
             *credit_note_routes(app.database),
             *key_routes(app.database),
+            *invoice_routes(app.database),
             *ledger_routes(app.database),
             *manual_invoice_routes(app.database),
             *meter_routes(app.log),

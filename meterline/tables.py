@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from invoicing.invoices.lifecycle import due_of
 from meterline.output import Table
 from schemas.meter import Meter
 from schemas.money import MINOR_UNITS, major
@@ -41,6 +42,18 @@ def invoice_table(period: str, invoices: pl.DataFrame) -> Table:
         rows=rows,
         numbers=amounts,
     )
+
+
+def due_table(title: str, invoices: pl.DataFrame) -> Table:
+    """Invoices with their states, and what is due of them."""
+    rows = [
+        [row["number"] or row["id"], row["period"], row["customer"], row["customer_name"], row["state"],
+         row["payment_status"], str(row["due_on"] or ""), row["currency"], _shown(row["total_minor"], row["currency"]),
+         _shown(due_of(row), row["currency"])]
+        for row in invoices.iter_rows(named=True)
+    ]  # fmt: skip
+    columns = ("number", "period", "customer", "name", "state", "payment", "due on", "currency", "total", "due")
+    return Table(title=title, columns=columns, rows=rows, numbers=("total", "due"))
 
 
 def balance_table(balances: pl.DataFrame, by: Sequence[str] = ()) -> Table:

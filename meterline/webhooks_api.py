@@ -3,9 +3,8 @@
 Changes take an Idempotency-Key, and If-Match with the ETag of what was read. A secret is in the answer that made it.
 """
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -17,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.api import problem_response
 from ingest.request import RefusedError
 from invoicing.outbox import store as outbox
 from invoicing.webhooks import store
 from invoicing.webhooks.retries import Attempt
 from meterline import webhooks
 from meterline.idempotency import Handler, body_of, idempotent
+from meterline.reading import number_of, reading
 from meterline.versions import etag_of, refuse_other_version
 from schemas.api_key import Access
 from schemas.configuration import ConfigurationError
@@ -60,7 +59,7 @@ def webhook_routes(
     ]  # fmt: skip
     return [
         *(Route(PATH + path, idempotent(database, _told(write)), methods=[method]) for method, path, write in writes),
-        *(Route(path, _reading(database, read), methods=["GET"]) for path, read in reads),
+        *(Route(path, reading(database, _told(read)), methods=["GET"]) for path, read in reads),
     ]
 
 
@@ -138,10 +137,10 @@ def _deliveries(request: Request, connection: sa.Connection) -> Response:
     state = request.query_params.get("state")
     if state is not None and state not in set(DeliveryState):
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"state: allowed: {', '.join(DeliveryState)}")
-    limit = _number(request, "limit", 100, LIMIT_MAX)
+    limit = number_of(request, "limit", 100, LIMIT_MAX)
     found = store.deliveries(
         connection, _found(request, connection).id, state=DeliveryState(state) if state else None,
-        before=_number(request, "before", 2**62, 2**62), limit=limit,
+        before=number_of(request, "before", 2**62, 2**62), limit=limit,
     )  # fmt: skip
     more = {"nextBefore": found[-1].sequence} if len(found) == limit else {}
     return _json({"items": [_delivery_document(each) for each in found], **more})
@@ -157,7 +156,7 @@ def _delivery(request: Request, connection: sa.Connection) -> Response:
 
 
 def _events(request: Request, connection: sa.Connection) -> Response:
-    after, limit = _number(request, "after", 0, 2**62), _number(request, "limit", 100, LIMIT_MAX)
+    after, limit = number_of(request, "after", 0, 2**62), number_of(request, "limit", 100, LIMIT_MAX)
     found = outbox.events_after(connection, _tenant(request), after, limit)
     return _json({"items": [orjson.Fragment(each.body()) for each in found]})
 
@@ -185,22 +184,6 @@ def _told(handler: Handler) -> Handler:
     return told
 
 
-def _reading(database: sa.Engine, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    def read(request: Request) -> Response:
-        try:
-            with database.connect() as connection:
-                return _told(handler)(request, connection)
-        except RefusedError as refused:
-            return problem_response(refused)
-        except sa.exc.DataError as error:  # a text that PostgreSQL has no place for, such as one with a NUL
-            return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, str(error.orig)))
-
-    async def route(request: Request) -> Response:
-        return await asyncio.to_thread(read, request)
-
-    return route
-
-
 def _found(request: Request, connection: sa.Connection, *, lock: bool = False) -> Endpoint:
     return webhooks.find(connection, _tenant(request), request.path_params["id"], lock=lock)
 
@@ -208,13 +191,6 @@ def _found(request: Request, connection: sa.Connection, *, lock: bool = False) -
 def _tenant(request: Request) -> str:
     access: Access = request.state.access
     return access.tenant
-
-
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, f"{name}: allowed: 0 to {most}")
-    return int(text)
 
 
 def _shown(endpoint: Endpoint, status: HTTPStatus = HTTPStatus.OK, **more: str) -> Response:

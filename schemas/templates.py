@@ -129,7 +129,7 @@ _ALL = (
         _debit(A.BAD_DEBT, "provision"), _credit(A.BAD_DEBT_ALLOWANCE, "provision"),
     ), takes_negative=True, kind="provision"),
     Template("P19", "write-off", (
-        _debit(A.BAD_DEBT_ALLOWANCE, "subtotal"), _TAX_BACK, _credit(A.RECEIVABLE, "total"),
+        _debit(A.BAD_DEBT_ALLOWANCE, "subtotal"), _UNTAXED, _credit(A.RECEIVABLE, "total"),
     ), kind="write-off"),
     Template("P20-open", "dispute opened", (
         _debit(A.DISPUTED_RECEIVABLE, "disputed"), _credit(A.RECEIVABLE, "unpaid"),

@@ -1,10 +1,12 @@
-"""Invoices are issued: numbered, posted, scheduled and told of, in the caller's transaction.
+"""Invoices are issued: numbered, settled, posted, scheduled and told of, in the caller's transaction.
 
-A shell. Owns that an invoice has its number, its journal entry, the schedules of what it bills in advance and its
-event, or none of them; and that what was accrued of a period is taken back by who is billed for it.
+A shell. Owns that an invoice has its number, its journal entry, what its customer's credit settles of it, the schedules
+of what it bills in advance and its events, or none of them; and that what was accrued of a period is taken back by who
+is billed for it.
 """
 
 from datetime import datetime
+from typing import NamedTuple
 
 import polars as pl
 import sqlalchemy as sa
@@ -13,51 +15,99 @@ from invoicing.accruals.store import release
 from invoicing.invoices import store
 from invoicing.invoices.drafts import Drafts, finalised
 from invoicing.invoices.entries import journal
-from invoicing.ledger.store import closings, post
-from invoicing.outbox.events import finalized
+from invoicing.invoices.lifecycle import booked_on
+from invoicing.ledger.store import closed_through, post
+from invoicing.outbox.events import finalized, paid
 from invoicing.outbox.store import emit_frame
 from invoicing.recognition.rows import in_advance
 from invoicing.recognition.schedules import Method
 from invoicing.recognition.store import schedule_lines
 from invoicing.rendering.store import seller_at
-from schemas.invoice import INVOICES, InvoiceKind
+from invoicing.settlement.credit import (
+    applications_of,
+    applications_of_burns,
+    journal_of_credit,
+    with_burns,
+    with_credit,
+)
+from invoicing.settlement.postings import joined
+from invoicing.settlement.store import add_applications, spendable_credit
+from invoicing.wallets.lots import INVOICES as BURNING
+from invoicing.wallets.store import burn_many
+from schemas.invoice import INVOICES, InvoiceKind, State
+
+
+class _Settled(NamedTuple):
+    """Drafts of which credit and prepaid credits settle a part."""
+
+    invoices: pl.DataFrame
+    """Columns INVOICES and applied_minor, what of it is credit."""
+    burns: pl.DataFrame
+    """Columns `invoicing.wallets.postings.BURNS`."""
 
 
 def issue(connection: sa.Connection, drafts: Drafts, *, at: datetime, stored_by: str | None = None) -> pl.DataFrame:
     """Issue the drafts of one tenant, and return the invoices (columns `schemas.invoice.INVOICES`).
 
     `stored_by` names who finalises drafts that are stored; without it, they are new. In this order: (1) take numbers,
-    a series at a time, in the drafts' order; others who number wait from here on; (2) write invoices and lines; (3)
-    post their entries; (4) schedule what they bill in advance; (5) take back what was accrued of their periods; (6)
-    emit, last, because whoever emits for the tenant waits for the commit.
+    a series at a time, in the drafts' order; others who number wait from here on; (2) settle: by what customers have in
+    credit, then by what they prepaid, before it is said what is due; others who spend it wait from here on; (3) write
+    invoices and lines, and what settles them; (4) post their entries, and those of the credit after them; (5) schedule
+    what they bill in advance; (6) take back what was accrued of their periods; (7) emit, last, because whoever emits
+    for the tenant waits for the commit.
     """
     if drafts.invoices.is_empty():
         return drafts.invoices
     [tenant] = drafts.invoices["tenant"].unique()
     seller = seller_at(connection, tenant, at)
     # 1: number
+    by_series = drafts.invoices.group_by("series", maintain_order=True).len()
+    last = {series: store.take_numbers(connection, tenant, series, count) for series, count in by_series.iter_rows()}
+    # 2: settle
+    settled = _settled(connection, tenant, drafts.invoices, at)
     issued = pl.concat([
-        finalised(own, last_number=store.take_numbers(connection, tenant, str(series), own.height), issued_at=at,
-                  due_days=seller.due_days if seller else None)
-        for (series,), own in drafts.invoices.group_by("series", maintain_order=True)
-    ]).select(pl.col(name).cast(kind) for name, kind in INVOICES.items())  # fmt: skip
-    # 2: write
+        finalised(own, last_number=last[str(series)], issued_at=at, due_days=seller.due_days if seller else None)
+        for (series,), own in settled.invoices.group_by("series", maintain_order=True)
+    ]).select(*(pl.col(name).cast(kind) for name, kind in INVOICES.items()), "applied_minor")  # fmt: skip
+    # 3: write
     if stored_by is None:
         store.write(connection, issued, drafts.lines)
     else:
         store.change(connection, issued, by=stored_by, reason="finalised", at=at)
         issued = issued.with_columns(pl.col("version") + 1)
-    # 3: post
-    closed = [closing.through for closing in closings(connection, tenant)]
-    entries = journal(issued, drafts.lines, booked_at=at, closed_through=max(closed, default=None))
+    applied = pl.concat([applications_of(issued, at=at), applications_of_burns(settled.burns, tenant, at=at)])
+    if applied.height:
+        add_applications(connection, applied)
+    # 4: post
+    closed = closed_through(connection, tenant)
+    entries = journal(issued, drafts.lines, booked_at=at, closed_through=closed)
+    if issued["applied_minor"].sum() > 0:
+        entries = joined(entries, journal_of_credit(issued, booked_on(at.date(), closed), booked_at=at))
     post(connection, entries.entries, entries.postings)
-    # 4: schedule
-    schedule_lines(connection, in_advance(issued, drafts.lines), Method.DAY, scheduled_at=at)
-    # 5: take back
+    # 5: schedule
+    advance = in_advance(issued, drafts.lines)
+    if advance.height:
+        schedule_lines(connection, advance, Method.DAY, scheduled_at=at)
+    # 6: take back
     periodic = issued.filter(pl.col("kind") == InvoiceKind.PERIODIC)
     for (period,), own in periodic.group_by("period", maintain_order=True):
-        last = pl.select(pl.lit(f"{period}-01").str.to_date("%Y-%m-%d").dt.month_end()).item()
-        release(connection, tenant, str(period), own, effective_at=last, booked_at=at)
-    # 6: emit
-    emit_frame(connection, finalized(issued))
-    return issued
+        last_day = pl.select(pl.lit(f"{period}-01").str.to_date("%Y-%m-%d").dt.month_end()).item()
+        release(connection, tenant, str(period), own, effective_at=last_day, booked_at=at)
+    # 7: emit
+    at_once = issued.filter(pl.col("state") == State.PAID.value)
+    told = finalized(issued)
+    emit_frame(connection, pl.concat([told, paid(at_once)]) if at_once.height else told)
+    return issued.select(*INVOICES)
+
+
+def _settled(connection: sa.Connection, tenant: str, invoices: pl.DataFrame, at: datetime) -> _Settled:
+    """What credit, and then prepaid credits, settle; few have any, and each step costs where one invoice is issued."""
+    due = pl.max_horizontal(pl.col("total_minor"), 0) - pl.col("settled_minor")
+    plain = invoices.with_columns(applied_minor=pl.lit(0, pl.Int64))
+    owing = plain.filter(due > 0)["customer"].unique().to_list()
+    credit = spendable_credit(connection, tenant, owing)
+    if credit.height:
+        plain = with_credit(invoices, credit).with_columns(pl.col("settled_minor") + pl.col("applied_minor"))
+    asked = plain.filter(due > 0).select("customer", "currency", invoice_id="id", due_minor=due)
+    burns = burn_many(connection, tenant, asked.select(*BURNING), at=at)
+    return _Settled(with_burns(plain, burns) if burns.height else plain, burns)

@@ -66,6 +66,29 @@ def journal(
     return entries_of(documents, amounts, booked_at=booked_at)
 
 
+def void_journal(
+    invoice: pl.DataFrame, lines: pl.DataFrame, *, effective_at: date, reason: str, booked_at: datetime
+) -> Journal:
+    """P30, the mirror of an invoice's entry (a frame of one row, and its lines), dated as that entry is."""
+    document = invoice.select(
+        "tenant", "customer",
+        pl.lit("P30").alias("template"),
+        pl.lit("void").alias("document_kind"),
+        pl.col("id").alias("document_id"),
+        *[pl.lit(1, pl.Int64).alias(name) for name in ("document_version", "part")],
+        *[pl.lit(None, pl.String).alias(name) for name in ("relates_to", "relates_to_period")],
+        pl.lit(effective_at).alias("effective_at"),
+        pl.format("Invoice {} void: {}", pl.col("number"), pl.lit(reason)).alias("description"),
+    ).select(*DOCUMENTS)  # fmt: skip
+    return entries_of(document, _amounts(invoice, lines), booked_at=booked_at)
+
+
+def taxes_of(invoice: pl.DataFrame) -> list[tuple[str, int]]:
+    """The taxes of an invoice (a frame of one row) by the dimension of their postings."""
+    listed = _taxes(invoice.select(pl.lit(0).alias("document"), "currency", "taxes"))
+    return listed.select("dimension", "amount_minor").rows()
+
+
 def _amounts(invoices: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
     """Total, revenue by its kind, and tax by rate, of each invoice (columns AMOUNTS)."""
     numbered = invoices.select(pl.int_range(pl.len()).alias("document"), "id", "currency", "total_minor", "taxes")
@@ -79,13 +102,16 @@ def _amounts(invoices: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.sum("net_minor").alias("amount_minor"))
         .select("document", "currency", "amount_minor", amount="revenue", dimension=pl.lit(""))
     )
-    taxed = numbered.filter(pl.col("taxes") != "[]").with_columns(pl.col("taxes").str.json_decode(_TAX))
+    parts = (totals, revenue, _taxes(numbered))
+    frames = [each.select(pl.col(name).cast(kind) for name, kind in AMOUNTS.items()) for each in parts]
+    return pl.concat(frames).sort("document", "amount", "dimension", maintain_order=True)
+
+
+def _taxes(invoices: pl.DataFrame) -> pl.DataFrame:
+    """The taxes of invoices, whose number is in `document`, as amounts."""
+    taxed = invoices.filter(pl.col("taxes") != "[]").with_columns(pl.col("taxes").str.json_decode(_TAX))
     rate = pl.col("taxes").struct
-    taxes = taxed.explode("taxes").select(
+    return taxed.explode("taxes").select(
         "document", "currency", amount=pl.lit("tax"), amount_minor=rate.field("tax_minor"),
         dimension=pl.format("{} {}%", rate.field("name"), rate.field("rate_percent")),
     )  # fmt: skip
-    frames = [
-        each.select(pl.col(name).cast(kind) for name, kind in AMOUNTS.items()) for each in (totals, revenue, taxes)
-    ]
-    return pl.concat(frames).sort("document", "amount", "dimension", maintain_order=True)

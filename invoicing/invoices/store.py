@@ -106,11 +106,12 @@ def _remove(connection: sa.Connection, where: str, keys: dict[str, Any]) -> dict
 
 def drafts_of(connection: sa.Connection, tenant: str, ids: Sequence[str]) -> Drafts:
     """The drafts with these ids, in their order, with their lines; nobody else changes them until the commit."""
-    lock = (
-        "SELECT id FROM invoices WHERE tenant = :tenant AND id = ANY (:ids) AND state = 'draft' ORDER BY id FOR UPDATE"
-    )
-    connection.execute(sa.text(lock), {"tenant": tenant, "ids": list(ids)})
+    if len(ids) > 1:  # in one order for all, so that two who finalise never wait for each other
+        of_them = "tenant = :tenant AND id = ANY (:ids) AND state = 'draft'"
+        lock = f"SELECT id FROM invoices WHERE {of_them} ORDER BY id FOR UPDATE"  # noqa: S608  ours
+        connection.execute(sa.text(lock), {"tenant": tenant, "ids": list(ids)})
     where = "WHERE tenant = :tenant AND id = ANY (:ids) AND state = 'draft' ORDER BY array_position(:ids, id)"
+    where += " FOR UPDATE" if len(ids) == 1 else ""
     invoices = _read(connection, "invoices", INVOICES, where, tenant=tenant, ids=list(ids))
     return Drafts(invoices, lines_of_all(connection, invoices["id"].to_list()))
 
@@ -134,9 +135,12 @@ def change(connection: sa.Connection, invoices: pl.DataFrame, *, by: str, reason
 
 
 def issued_before_their_run(connection: sa.Connection, tenant: str, period: str) -> pl.DataFrame:
-    """Whose periodic invoice of a period is issued: columns customer, currency."""
-    query = """SELECT customer, currency FROM invoices WHERE tenant = :tenant AND period = :period
-               AND kind = 'periodic' AND state NOT IN ('draft', 'void')"""
+    """Whose periodic invoice of a period was issued, also where it is void by now: columns customer, currency.
+
+    A void one keeps its id, which a second one of the period would have too; a later run bills what it was for.
+    """
+    query = """SELECT DISTINCT customer, currency FROM invoices WHERE tenant = :tenant AND period = :period
+               AND kind = 'periodic' AND state <> 'draft'"""
     rows = connection.execute(sa.text(query), {"tenant": tenant, "period": period})
     schema = {"customer": pl.String, "currency": pl.String}
     return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
@@ -165,10 +169,11 @@ def invoices_of(
 
     `after` is the id of the last one of the page before.
     """
+    place = 'customer COLLATE "C", currency, id'
+    last = f"SELECT {place} FROM invoices WHERE tenant = :tenant AND id = :after"  # noqa: S608  names of ours
     conditions = {
         "period = :period": period, "customer = :customer": customer, "state = :state": state and state.value,
-        '(customer COLLATE "C", currency, id) > '
-        '(SELECT customer COLLATE "C", currency, id FROM invoices WHERE id = :after)': after,
+        f"({place}) > ({last})": after,
     }  # fmt: skip
     wanted = " AND ".join(["tenant = :tenant", *(sql for sql, value in conditions.items() if value is not None)])
     keys = {"period": period, "customer": customer, "state": state and state.value, "after": after}
@@ -176,9 +181,13 @@ def invoices_of(
     return _read(connection, "invoices", INVOICES, where, tenant=tenant, limit=limit, **keys)
 
 
-def invoice(connection: sa.Connection, tenant: str, id_or_number: str) -> pl.DataFrame:
-    """The invoice with this id or number: a frame of one row. Raises LookupError when the tenant has none."""
+def invoice(connection: sa.Connection, tenant: str, id_or_number: str, *, lock: bool = False) -> pl.DataFrame:
+    """The invoice with this id or number: a frame of one row. Raises LookupError when the tenant has none.
+
+    With `lock`, nobody else changes it until this transaction ends.
+    """
     where = "WHERE tenant = :tenant AND (id = :key OR (length(number) = length(:key) AND number = :key))"
+    where += " FOR UPDATE" if lock else ""
     found = _read(connection, "invoices", INVOICES, where, tenant=tenant, key=id_or_number)
     if found.is_empty():
         raise LookupError(f"tenant {tenant} has no invoice {id_or_number}; give an id or a number such as INV-000001")

@@ -6,6 +6,7 @@ to zero, and that an entry's id follows from its document.
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -124,6 +125,7 @@ def _refuse_unbalanced(documents: pl.DataFrame, postings: pl.DataFrame) -> None:
         )
 
 
+@cache
 def legs() -> pl.DataFrame:
     """All legs of all templates: template, leg (its number), and the fields of `Leg` (split: its dimension)."""
     rows = [

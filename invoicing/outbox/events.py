@@ -18,6 +18,11 @@ def finalized(invoices: pl.DataFrame) -> pl.DataFrame:
     return _told(invoices, EventType.INVOICE_FINALIZED)
 
 
+def paid(invoices: pl.DataFrame) -> pl.DataFrame:
+    """One `invoice.paid` (columns EVENTS) for each invoice that nothing is due of from its issue on."""
+    return _told(invoices, EventType.INVOICE_PAID)
+
+
 def created(drafts: pl.DataFrame, *, at: datetime) -> pl.DataFrame:
     """One `invoice.created` (columns EVENTS) for each draft (columns `schemas.invoice.INVOICES`)."""
     return _told(drafts.with_columns(issued_at=pl.lit(at)), EventType.INVOICE_CREATED)

@@ -129,6 +129,8 @@ def burn_many(
     ledger.hold(connection, tenant)
     lots = _locked_lots(connection, tenant, invoices["customer"].unique().to_list())
     of_owners = invoices.join(lots, on=["customer", "currency"], how="semi")
+    if of_owners.is_empty():
+        return pl.DataFrame(schema=BURNS)
     made = _moves_of(connection, tenant, of_owners["invoice_id"].to_list())
     wanted = burned(of_owners.join(made, on="invoice_id", how="anti"), lots, at)
     now = _post_burns(connection, tenant, wanted, lots, effective_at or at.date(), at)

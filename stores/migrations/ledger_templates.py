@@ -77,6 +77,8 @@ LEGS_OF_INVOICES = {
     "P30": "-1100/2100 total, " + _all_of("+", "1150 accrued~ feature", "2000 tax~ tax"),
 }
 """The legs of invoices, credit notes and voids since 0011: one entry has every kind of revenue."""
+LEGS_OF_WRITE_OFFS = {"P19": "+1190 subtotal, +2000 tax~ tax, -1100 total"}
+"""The legs of write-offs since 0018: of an invoice with several taxes, one may be below zero."""
 TAKE_NEGATIVE = ("P06",)
 """Which templates take documents below zero since 0011."""
 

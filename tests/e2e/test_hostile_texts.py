@@ -58,6 +58,7 @@ WEBHOOKS = "/api/v1/billing/webhooks"
 INVOICES = "/api/v1/billing/invoices"
 LEDGER = "/api/v1/billing/ledger"
 CREDITS = "/api/v1/billing/credit_notes"
+CREDIT = "/api/v1/billing/customers/{}/credit"
 EXPLAIN = {"meter": "hostile", "from": "2013-01-01T00:00:00Z", "to": "2014-01-01T00:00:00Z"}
 PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
     QUERY: (
@@ -71,6 +72,8 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("subject",), ("meter",), ("from",), ("to",), ("asOf",), ("lateSince",), ("limit",), ("cursor",),
     ),
     "/api/v1/billing/events": (("after",), ("limit",)),
+    INVOICES: (("customer", "period", "after"), ("state",), ("limit",)),
+    f"{INVOICES}/x": (("format",), ("locale",)),
     f"{LEDGER}/entries": (("document",), ("account",), ("from",), ("to",), ("after",), ("limit",)),
     CREDITS: (("customer",), ("invoice",), ("after",), ("limit",)),
     f"{LEDGER}/balances": (("asOf",), ("bookedThrough",), ("by",)),
@@ -84,6 +87,7 @@ PATHS = (
     ("GET", f"{WEBHOOKS}/{{}}"), ("DELETE", f"{WEBHOOKS}/{{}}"), ("POST", f"{WEBHOOKS}/{{}}/test"), ("GET", f"{WEBHOOKS}/{{}}/deliveries"),
     ("GET", "/api/v1/billing/events/{}"), ("GET", "/api/v1/billing/ledger/entries/{}"),
     ("GET", f"{CREDITS}/{{}}"),
+    ("GET", f"{INVOICES}/{{}}"), ("POST", f"{INVOICES}/{{}}/finalize"), ("GET", CREDIT),
 )  # fmt: skip
 METER = {
     "slug": "hostile",
@@ -339,6 +343,23 @@ def test_invoices_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
     for amount in ("1e999", "1e30", "-0", "0.0000000000001", "NaN"):
         content = json.dumps(head).replace('"1"', amount)
         refused(tenants.ask("POST", INVOICES, "acme", content=content, headers=JSON))
+
+
+def test_what_is_told_of_money_is_refused(tenants: Tenants) -> None:
+    """Every field of payments, failed payments, refunds and reasons."""
+    money = {"amount_minor": 1, "currency": "EUR"}
+    told = {
+        f"{INVOICES}/x/payments": {"payment": "p", **money, "paid_on": "2026-01-31", "payout": ""},
+        f"{INVOICES}/x/payment_failures": {"payment": "p", **money, "failed_on": "2026-01-31", "decline_code": ""},
+        f"{INVOICES}/x/void": {"reason": "x"},
+        f"{INVOICES}/x/uncollectible": {"reason": "x", "tax_relief": False},
+        f"{INVOICES}/x/apply_credit": {"amount_minor": 1},
+        f"{CREDIT.format('x')}/refunds": {"refund": "r", **money, "paid_on": "2026-01-31", "payout": ""},
+    }
+    for (path, body), text in itertools.product(told.items(), SHORT):
+        for changed in (*({name: text} for name in body), {text: text}):
+            content = json.dumps({**body, **changed})
+            assert refused(tenants.ask("POST", path, "acme", content=content, headers=JSON)), (path, changed)
 
 
 def test_meters_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:

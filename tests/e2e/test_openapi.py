@@ -14,11 +14,11 @@ from referencing.jsonschema import DRAFT202012
 from meterline.openapi import operations_of
 from tests.e2e.conftest import Server, server_in
 
-CONTRACTS = """
-contracts:
-  - {customer: acme-corp, name: Acme, subjects: [acme], plan: any, starts_on: 2026-01-01}
-  - {customer: other-corp, name: Other, subjects: [other], plan: any, starts_on: 2026-01-01}
-"""
+CUSTOMERS = ["acme-corp", *(f"customer-{number}" for number in range(9))]
+CONTRACTS = "contracts:\n" + "\n".join(
+    f"- {{customer: {each}, name: Acme, subjects: [{each.removesuffix('-corp')}], plan: any, starts_on: 2026-01-01}}"
+    for each in CUSTOMERS
+)
 BOOK = """
 book: example
 version: 1
@@ -35,6 +35,8 @@ INVOICE = {
     "reference": "refused", "customer": "acme-corp", "currency": "EUR", "period": "2026-03",
     "lines": [{"description": "x", "amount": "1.50"}],
 }  # fmt: skip
+WRITTEN = "e01cb30b04620d7a5b3c21bda63ad4b0"
+"""The draft of the example with the reference onboarding-7."""
 NOBODYS = "http://127.0.0.1:9/"
 """Where nobody listens."""
 REJECTED = '{"specversion": "1.0", "id": "1"}\nno event at all\n'
@@ -56,17 +58,33 @@ class Described:
         self.operations = operations_of(self.document)
         self.operate("apply_price_book", text=BOOK, file="book.yaml")
         self.operate("apply_contracts", text=CONTRACTS, file="contracts.yaml")
-        self.operate("bill", period="2026-01")  # INV-000001 and INV-000002, for the examples
+        self.operate("bill", period="2026-01")  # INV-000001 and on, for the examples
+        self.operate("bill", period="2026-02", how="draft")
+        listed = {state: self.invoices(state) for state in ("open", "draft")}
+        self.drafts, self.open = listed["draft"], listed["open"]
+        paid = {"payment": "p", "amount_minor": 20_000, "currency": "EUR", "paid_on": "2026-02-01"}
+        assert self.client.post(f"{INVOICES}/{self.open.pop(0)}/payments", json=paid).status_code == 201
 
     def operate(self, name: str, **parameters: Any) -> None:
         """Do what the command line would."""
         answer = self.client.post(f"/api/v1/operations/{name}", json=parameters)
         assert answer.is_success and '"failure"' not in answer.text, answer.text  # noqa: PT018
 
-    def filled(self, path: str) -> str:
-        """A path whose webhook or credit note is one of its own, and whose event is on its way to it."""
+    def invoices(self, state: str) -> list[str]:
+        """The ids of the invoices in a state, by customer."""
+        return [each["id"] for each in self.client.get(INVOICES, params={"state": state}).json()["items"]]
+
+    def filled(self, path: str, method: str = "") -> str:
+        """A path whose invoice is a draft or open, as it needs; or whose webhook has an event on its way to it.
+
+        A draft that somebody wrote is the one of the examples, and a credit note the first one.
+        """
         if "/credit_notes/{id}" in path:
             return path.replace("{id}", "CN-000001")
+        if "/invoices/{id}" in path:
+            if method in {"put", "delete"}:
+                return path.replace("{id}", WRITTEN)
+            return path.replace("{id}", (self.drafts if path.endswith("/finalize") else self.open).pop())
         if "{event}" not in path and "/webhooks/{id}" not in path:
             return path
         webhook = self.client.post(WEBHOOKS, json={"url": NOBODYS}).json()["id"]
@@ -141,7 +159,7 @@ def sent(described: Described) -> int:
         for each in parameters:
             if each["in"] == "path" and each["name"] not in {"id", "name", "event"}:
                 path = path.replace(f"{{{each['name']}}}", each["example"])
-        path = described.filled(path).replace("{id}", made)
+        path = described.filled(path, method).replace("{id}", made)
         queried = [each for each in parameters if each["in"] == "query"]
         needed = [pair for each in queried if each.get("required") for pair in query_of(each, example_of(each))]
         bodies = [
@@ -199,6 +217,9 @@ def test_what_was_sent_shows_in_bodies_that_are_not_empty(described: Described, 
         ("GET /api/v1/billing/webhooks", "v1/billing/webhooks", lambda body: any(each["url"] == NOBODYS for each in body["items"])),
         ("GET /api/v1/billing/webhooks/{}/deliveries", f"{hook}?limit=1", lambda body: body["nextBefore"] and body["items"]),
         ("GET /api/v1/billing/events", "v1/billing/events?limit=1", lambda body: body["items"][0]["sequence"] == 1),
+        ("GET /api/v1/billing/invoices", "v1/billing/invoices?limit=1", lambda body: body["items"] and body["next_after"]),
+        ("GET /api/v1/billing/invoices/{}", "v1/billing/invoices/INV-000001", lambda body: body["applications"] and body["changes"]),
+        ("GET /api/v1/billing/customers/{}/credit", "v1/billing/customers/acme-corp/credit", lambda body: body["credit"]),
     ]:  # fmt: skip
         answer = described.client.get(f"/api/{path}")
         described.check(name, answer, good=True)
@@ -244,6 +265,15 @@ def test_refusals_are_described(described: Described) -> None:
         ("GET /api/v1/billing/ledger/entries", ask("GET", "/api/v1/billing/ledger/entries?limit=-1")),
         ("GET /api/v1/billing/ledger/entries/{}", ask("GET", "/api/v1/billing/ledger/entries/none")),
         ("GET /api/v1/billing/ledger/balances", ask("GET", "/api/v1/billing/ledger/balances?by=moon")),
+        ("GET /api/v1/billing/invoices", ask("GET", f"{INVOICES}?state=lost")),
+        ("GET /api/v1/billing/invoices/{}", ask("GET", f"{INVOICES}/none")),
+        ("GET /api/v1/billing/invoices/{}", ask("GET", f"{INVOICES}/INV-000001?format=ubl")),
+        ("POST /api/v1/billing/invoices/{}/finalize", ask("POST", f"{INVOICES}/INV-000001/finalize")),
+        ("POST /api/v1/billing/invoices/{}/void", ask("POST", f"{INVOICES}/INV-000001/void", json={"reason": "x"})),
+        ("POST /api/v1/billing/invoices/{}/void", ask("POST", f"{INVOICES}/INV-000002/void", json={})),
+        ("POST /api/v1/billing/invoices/{}/apply_credit", ask("POST", f"{INVOICES}/INV-000002/apply_credit", json={}, headers={"If-Match": '"99"'})),
+        ("POST /api/v1/billing/customers/{}/credit/refunds", ask("POST", "/api/v1/billing/customers/none/credit/refunds",
+            json={"refund": "r", "amount_minor": 1, "currency": "EUR", "paid_on": "2026-02-01"})),
         ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"tenant": "other", "scopes": ["query"]})),
         ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"scopes": ["everything"]})),
         ("DELETE /api/v1/keys/{}", ask("DELETE", f"/api/v1/keys/{'0' * 16}")),

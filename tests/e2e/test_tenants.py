@@ -34,6 +34,15 @@ USAGE = "/api/v1/meters/bytes"
 INVOICES = "/api/v1/billing/invoices"
 WEBHOOKS, TOLD = "/api/v1/billing/webhooks", "/api/v1/billing/events"
 CREDITS = "/api/v1/billing/credit_notes"
+CREDIT = "/api/v1/billing/customers/{customer}/credit"
+MONEY = {"amount_minor": 1, "currency": "EUR", "paid_on": "2026-02-05"}
+TRIGGERS: dict[str, dict[str, Any]] = {
+    "finalize": {}, "apply_credit": {}, "void": {"reason": "x"}, "uncollectible": {"reason": "x"},
+    "payments": {"payment": "p", **MONEY},
+    "payment_failures": {"payment": "p", "amount_minor": 1, "currency": "EUR", "failed_on": "2026-02-05"},
+}  # fmt: skip
+BOOK = """{book: b, version: 1, effective_at: 2026-01-01, currency: EUR,
+           plans: [{id: p, charges: [{id: base, model: flat, amount: 10}]}]}"""
 DELIVERY = f"{WEBHOOKS}/{{id}}/deliveries/{{event}}"
 
 
@@ -137,6 +146,14 @@ CASES: dict[str, list[Case]] = {
         posted(f"{INVOICES}/{each}_INVOICE", {"reference": "shared"}) for each in ("OWN", "OTHERS")
     ],
     f"DELETE {INVOICES}/{{id}}": [Case(f"{INVOICES}/OTHERS_INVOICE")],
+    f"GET {INVOICES}": [Case(INVOICES), Case(INVOICES, {"params": {"tenant": "default"}})],
+    f"GET {INVOICES}/{{id}}": [Case(f"{INVOICES}/INV-000001")],
+    **{
+        f"POST {INVOICES}/{{id}}/{name}": [posted(f"{INVOICES}/INV-000001/{name}", body)]
+        for name, body in TRIGGERS.items()
+    },
+    f"GET {CREDIT}": [Case(CREDIT.format(customer="shared"))],
+    f"POST {CREDIT}/refunds": [posted(f"{CREDIT.format(customer='shared')}/refunds", {"refund": "r", **MONEY})],
     "POST /api/v1/meters": [posted("/api/v1/meters", {"slug": "bytes"})],
     "PUT /api/v1/meters/{slug}": [posted("/api/v1/meters/nothing", {"name": "x"})],
     "DELETE /api/v1/meters/{slug}": [Case("/api/v1/meters/nothing")],
@@ -392,3 +409,18 @@ def test_an_invoice_is_changed_by_its_tenant_alone(tenants: Tenants, invoices: d
         same = tenants.ask("POST", INVOICES, tenant, json=invoice_of(tenant), headers={"If-Match": '"1"'})
         assert (same.status_code, same.json()["version"], same.json()["tenant"]) == (200, 1, tenant)
         assert mark in same.text
+
+
+def test_an_invoice_is_seen_and_changed_by_its_tenant_alone(tenants: Tenants) -> None:
+    """By its id and by its number, which another tenant's may have, too; afterwards it is as it was."""
+    tenants.operate("apply_price_book", text=BOOK, file="book.yaml")
+    tenants.operate("bill", period="2026-01")
+    [own] = tenants.ask("GET", INVOICES, "default", params={"period": "2026-01"}).json()["items"]
+    assert own["customer"] == f"{MARKS['default']}-customer"
+    before = tenants.ask("GET", f"{INVOICES}/{own['id']}", "default").json()
+    assert tenants.ask("GET", INVOICES, "acme", params={"customer": own["customer"]}).json() == {"items": []}
+    for key in (own["id"], own["number"]):
+        assert is_problem(tenants.ask("GET", f"{INVOICES}/{key}", "acme"), 404)
+        for name, body in TRIGGERS.items():
+            assert is_problem(tenants.ask("POST", f"{INVOICES}/{key}/{name}", "acme", json=body), 404)
+    assert tenants.ask("GET", f"{INVOICES}/{own['id']}", "default").json() == before

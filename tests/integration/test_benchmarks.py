@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import sqlalchemy as sa
 
-from benchmarks import archive, import_flights, invoicing, ledger, outbox, query, rating, worker
+from benchmarks import archive, finalise, import_flights, invoicing, ledger, outbox, query, rating, worker
 from benchmarks.stream.__main__ import SMOKE_EVENTS, SMOKE_FIRST_EVENTS
 from benchmarks.stream.catalogue import REFERENCE, SYSTEMS
 from benchmarks.stream.oracle import Oracle, difference
@@ -73,6 +73,14 @@ def test_the_archive_benchmark_proves_what_it_archived(database: sa.Engine, tmp_
     result = archive.measured(database, tmp_path, archive.SMOKE_ENTRIES)
     assert result["postings"] == 3 * archive.SMOKE_ENTRIES
     assert result["verified_entries_per_second"] > 0
+
+
+def test_the_benchmark_of_finalising_posts_the_same_books_every_time() -> None:
+    """Every draft is issued, and some of them are settled by credit."""
+    first, second = (finalise.run(finalise.SMOKE_PER_SECOND, finalise.SMOKE_SECONDS) for _ in range(2))
+    assert first["finalised"] == finalise.SMOKE_PER_SECOND * finalise.SMOKE_SECONDS
+    assert first["p50_ms"] <= first["p99_ms"] <= first["max_ms"]
+    assert first["digest"] == second["digest"]
 
 
 def test_the_payload_of_the_stream_benchmark_is_the_same_for_the_same_seed() -> None:

@@ -20,6 +20,7 @@ from aggregation.listing import LIST_MAX, EventsPageQuery, EventsQuery, Rejectio
 from ingest.request import BATCH, EITHER, EVENTS_MAX, FAULTS_LISTED_MAX, SINGLE
 from invoicing.invoices.manual import LINES_MAX, Earns, ManualInvoice, ManualLine
 from meterline.access import OPEN, OPEN_ON_LOOPBACK, RULES, UNLISTED, path_of
+from meterline.formats import FORMATS
 from meterline.idempotency import KEY_LENGTH_MAX
 from meterline.openapi import METHODS, document, operations_of
 from meterline.operations import OPERATIONS, checked_parameters
@@ -27,9 +28,11 @@ from meterline.webhooks_api import LIMIT_MAX
 from schemas.api_key import NewKey, Scope
 from schemas.delivery import OLD_SECRET_VALID, DeliveryState
 from schemas.domain_event import EventType
-from schemas.invoice import INVOICES, LINES, InvoiceKind, PaymentStatus, State
+from schemas.invoice import INVOICES, LINES, ApplicationKind, InvoiceKind, PaymentStatus, State
 from schemas.meter import DESCRIBING, Aggregation, Meter
 from schemas.outcomes import Reason
+from schemas.payment import MINOR_MAX, CreditApplication, FailedPayment, Payment, Refund, WriteOff
+from schemas.payment import Reason as PaymentReason
 from schemas.problem import PROBLEM_TYPE
 from schemas.text_filter import TextFilter
 from schemas.usage_query import LISTED_MAX, UsageQuery, WindowSize
@@ -170,12 +173,32 @@ def test_the_words_of_invoices_are_those_of_the_models() -> None:
         assert set(schema["properties"]) == set(model.model_fields)
     assert SCHEMAS["ManualInvoice"]["properties"]["lines"]["maxItems"] == LINES_MAX
     assert SCHEMAS["ManualLine"]["properties"]["revenue"]["enum"] == list(Earns)
-    shown = SCHEMAS["Invoice"]["properties"]
+    shown = SCHEMAS["KeptInvoice"]["properties"]
     assert list(shown) == [*INVOICES, "lines"]
     assert [shown[name]["enum"] for name in ("kind", "state", "payment_status")] == [
         list(InvoiceKind), list(State), list(PaymentStatus),
     ]  # fmt: skip
     assert set(SCHEMAS["InvoiceLine"]["properties"]) == set(LINES) - {"tenant", "invoice_id", "customer"}
+
+
+def test_the_words_of_the_life_of_invoices_are_those_of_the_models() -> None:
+    """States, kinds, properties and bounds."""
+    assert SCHEMAS["InvoiceState"]["enum"] == list(State)
+    assert set(SCHEMAS["InvoiceHead"]["properties"]) == {*INVOICES, "due_minor"}
+    assert set(SCHEMAS["Invoice"]["properties"]) == {*INVOICES, "due_minor", "lines", "applications", "changes"}
+    assert SCHEMAS["InvoiceHead"]["properties"]["kind"]["enum"] == list(InvoiceKind)
+    applications = SCHEMAS["Invoice"]["properties"]["applications"]["items"]["properties"]
+    assert applications["kind"]["enum"] == list(ApplicationKind)
+    models = {
+        "InvoicePayment": Payment, "InvoicePaymentFailure": FailedPayment, "InvoiceCredit": CreditApplication,
+        "InvoiceReason": PaymentReason, "InvoiceWriteOff": WriteOff, "CreditRefund": Refund,
+    }  # fmt: skip
+    for name, model in models.items():
+        described, own = SCHEMAS[name], model.model_json_schema()
+        assert set(described["properties"]) == set(own["properties"]), name
+        assert set(described.get("required", [])) == set(own.get("required", [])), name
+    assert SCHEMAS["InvoicePayment"]["properties"]["amount_minor"]["maximum"] == MINOR_MAX
+    assert parameters_of("GET /api/v1/billing/invoices/{}")["format"]["schema"]["enum"] == list(FORMATS)
 
 
 def test_the_operations_and_their_parameters_are_the_command_lines() -> None:

@@ -1,0 +1,88 @@
+"""Payments and refunds, as whoever collects them tells of them. Owns that no card number comes in with one."""
+
+from datetime import date
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from schemas.card_number import holds_card_number
+
+MINOR_MAX = 2**53
+"""Nine hundred trillion cents; sums of many stay within 64 bits."""
+
+
+def _without_card(text: str) -> str:
+    if holds_card_number(text):
+        raise ValueError("allowed: a token of the payment gateway; this holds what looks like a card number")
+    return text
+
+
+def _day(value: object) -> object:
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(_without_card)
+]
+"""A reference or a reason: a text without control characters, and without a card's number."""
+Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$"), AfterValidator(_without_card)]
+Amount = Annotated[int, Field(gt=0, le=MINOR_MAX)]
+"""Minor units."""
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Day = Annotated[date, BeforeValidator(_day)]
+
+
+class Told(BaseModel):
+    """What somebody tells us."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Payment(Told):
+    """Money that came in for an invoice."""
+
+    payment: Name
+    """The gateway's name of it. The same payment told twice is one."""
+    amount_minor: Amount
+    currency: Currency
+    paid_on: Day
+    payout: Text = ""
+    """What the gateway pays it out with: what its clearing account is split by."""
+
+
+class FailedPayment(Told):
+    """Money that did not come."""
+
+    payment: Name
+    amount_minor: Amount
+    currency: Currency
+    failed_on: Day
+    decline_code: Text = ""
+
+
+class Refund(Told):
+    """Customer credit that is paid back."""
+
+    refund: Name
+    amount_minor: Amount
+    currency: Currency
+    paid_on: Day
+    payout: Text = ""
+
+
+class Reason(Told):
+    """Why something is done to an invoice."""
+
+    reason: Name
+
+
+class WriteOff(Reason):
+    """Why an invoice is given up, and whether its tax is paid back by the state."""
+
+    tax_relief: bool = False
+
+
+class CreditApplication(Told):
+    """How much of a customer's credit is applied: all that fits, or at most so much."""
+
+    amount_minor: Amount | None = None
