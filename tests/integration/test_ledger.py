@@ -17,7 +17,7 @@ from meterline.ledger import posted, reverse
 from meterline.verification import findings, verified
 from schemas.journal import GENESIS, Account
 from schemas.templates import TEMPLATES
-from stores.postgres import tenant_transaction
+from stores.postgres import copying_for, tenant_transaction
 from tests.conftest import fresh_database
 from tests.simulation.documents import EXAMPLES, document
 
@@ -238,6 +238,14 @@ def test_a_closed_period_opens_by_an_override_alone_and_for_a_time(database: sa.
         ("""UPDATE journal_entries SET hash = sha256('x') WHERE sequence = 2;
             UPDATE journal_entries SET previous_hash = sha256('x') WHERE sequence = 3""", "2: its hash is not its own"),
         ("UPDATE journal_entries SET previous_hash = sha256('x') WHERE sequence = 3", "3: it does not name the hash"),
+        ("INSERT INTO postings VALUES ('default', -1, 1, 1100, '', 'EUR', '', 1)", "-1: postings without an entry"),
+        ("""INSERT INTO postings VALUES ('default', 987654321, 1, 1100, '', 'EUR', '', 1)""",
+         "987654321: postings without an entry"),
+        ("UPDATE postings SET currency = 'AAA', dimension = 'x' WHERE sequence = 4", "4: its content is not what"),
+        ("""UPDATE journal_entries SET hash = substr(hash, 1, 31) WHERE sequence = 2; UPDATE journal_entries e
+            SET hash = substr(o.hash, 32) || e.hash FROM journal_entries o WHERE e.sequence = 3 AND o.sequence = 2""",
+         "2: its hash is not its own"),
+        ("UPDATE journal_entries SET previous_hash = previous_hash || 'x' WHERE sequence = 1", "1: it does not name the hash"),
         ("UPDATE closed_periods SET after_sequence = 3", "4: it is dated 2026-01-31, in a period that was closed"),
     ],
 )  # fmt: skip
@@ -249,6 +257,46 @@ def test_a_forger_with_all_rights_is_found(forged: sa.Engine, forgery: str, what
         assert [said.startswith(what) for said in found] == [True], found
         connection.rollback()
     assert wrong(forged) == []
+
+
+def test_many_readers_find_what_one_finds(forged: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In stretches of one entry, by several connections, the chain ends at the same place; a gap is told in order."""
+    monkeypatch.setattr(store, "STRETCH_ENTRIES_MAX", 1)
+    assert wrong(forged) == []
+    [(_, place, _)] = verified(forged)
+    assert (place.sequence, place.hash) == rows(
+        forged, "SELECT sequence, encode(hash, 'hex') FROM journal_entries ORDER BY sequence DESC LIMIT 1"
+    )[0]
+    with forged.connect() as connection:
+        connection.exec_driver_sql(
+            "SET LOCAL session_replication_role = replica; DELETE FROM journal_entries WHERE sequence = 2"
+        )
+        assert [each.what for *_, each in findings(connection) if each] == ["postings without an entry"]
+        connection.exec_driver_sql("DELETE FROM postings WHERE sequence = 2")
+        assert [each.what for *_, each in findings(connection) if each] == ["its sequence is 3; the next one is 2"]
+        connection.rollback()
+
+
+def test_what_is_copied_is_of_the_tenant_that_the_transaction_names(database: sa.Engine) -> None:
+    """The login passes by row-level security; the tables refuse entries and postings of another tenant all the same."""
+    journal = entries_of(*frames_of([Document.model_validate(document("P09"))], "acme"), booked_at=NOW)
+
+    def copied(table: str, **other: str) -> None:
+        with tenant_transaction(database, "acme") as connection:
+            store.post(connection, journal.entries, journal.postings)
+            with copying_for(connection, "rival"):
+                connection.exec_driver_sql("SELECT set_config('meterline.tenant', 'rival', true)")
+                names = connection.exec_driver_sql(f"SELECT * FROM {table}").mappings().first() or {}
+                values = ", ".join(other.get(name, name) for name in names)
+                connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {table}")
+
+    refused = "a row of the tenant acme, in a transaction of the tenant rival"
+    with pytest.raises(sa.exc.ProgrammingError, match=refused):
+        copied("journal_entries", sequence="sequence + 1", id="gen_random_uuid()")
+    with pytest.raises(sa.exc.ProgrammingError, match=refused):
+        copied("postings", position="position + 2")
+    post(database, document("P09"), tenant="acme")
+    assert rows(database, "SELECT count(*) FROM postings", "acme") == [(2,)]
 
 
 @pytest.fixture(scope="module")
