@@ -4,8 +4,8 @@
 
 Durability is on, the database is the embedded PostgreSQL with its own settings. Invoices of 120.00 with 20.00 tax go
 into one tenant's chain: three postings each. Beside it, in the same run and into the same tables, entries one by one
-with an INSERT for each row, as an ORM writes them, a commit each. Prints parameters, rates, peak memory and the hash of
-the chain's last entry, which is the digest of all that was posted.
+with an INSERT for each row, as an ORM writes them, a commit each; and single invoices, as the application posts them.
+Prints parameters, rates, peak memory and the hash of the chain's last entry, the digest of all that was posted.
 """
 
 import argparse
@@ -35,7 +35,8 @@ from stores.postgres import as_tenant, embedded_server, engine_for, migrate
 ENTRIES, ROWWISE, BATCH = 400_000, 300, 50_000
 SMOKE_ENTRIES, SMOKE_ROWWISE = 2_000, 20
 BOOKED_AT = datetime(2026, 2, 1, tzinfo=UTC)
-PGLEDGER_TRANSFERS_PER_SECOND = 10_000  # what its author publishes; a transfer is two postings
+PGLEDGER_TRANSFERS_PER_SECOND = 10_000  # a transfer is two postings; not measured here, its author's figure:
+PGLEDGER_SOURCE = "https://www.pgrs.net/2025/05/16/pgledger-in-postgresql-is-fast"
 
 
 def invoices(first: int, count: int, tenant: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -95,6 +96,7 @@ def _run(engine: sa.Engine, entries: int, rowwise: int) -> dict[str, Any]:
         "rowwise_postings_per_second": round(slow),
         "times_row_by_row": round(bulk / slow, 1),
         "pgledger_published_postings_per_second": 2 * PGLEDGER_TRANSFERS_PER_SECOND,
+        "pgledger_source": PGLEDGER_SOURCE,
         "verified_entries_per_second": round(entries / verify_s),
         "verified_entries_per_cpu_second": round(entries / verify_cpu_s),
         "verified_in_memory_per_second": round(min(entries, store.STRETCH_ENTRIES_MAX) / memory_s),
