@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from invoicing.ledger import store
 from invoicing.ledger.documents import Document, frames_of, parse_documents
 from invoicing.ledger.journal import Journal, entries_of, reversal
+from invoicing.periods import store as periods
 from meterline.closing import CLOSING_CHECKS
 from meterline.output import Failure, Output, Progress, Table, Text
 from meterline.system import System
@@ -92,7 +93,7 @@ def close_books(app: System, *, through: str, anyway: bool) -> Iterator[Output]:
         yield Failure(message=f"not closed: {'; '.join(open_points)}. Settle them, or close --anyway")
         return
     with app.database.begin() as connection:
-        new = store.close_period(connection, DEFAULT_TENANT, last)
+        new = periods.close_period(connection, DEFAULT_TENANT, last)
     yield Text(text=f"the books are closed through {last}{'' if new else ', as they were before'}")
 
 
@@ -103,7 +104,7 @@ def reopen_books(app: System, *, through: str, by: str, why: str, hours: int = 2
     now = datetime.now(UTC)
     until = now + timedelta(hours=hours)
     with app.database.begin() as connection:
-        store.reopen_period(
+        periods.reopen_period(
             connection, DEFAULT_TENANT, date.fromisoformat(through), by=by, why=why, opened_at=now, until=until
         )
     yield Text(text=f"the period closed through {through} takes entries until {until:%Y-%m-%d %H:%M} UTC; noted: {by}")

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 APP_ROLE = "meterline_app"
 """Whoever has this role sees and writes the ledger of one tenant: the one that `meterline.tenant` names."""
 
-_COPY_ROWS = 50_000
+_COPY_ROWS = 10_000  # PostgreSQL takes the ones before while these are written
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _NEWEST = max(file.name[:4] for file in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
@@ -87,6 +87,19 @@ def as_tenant(connection: sa.Connection, tenant: str) -> Iterator[None]:
 
 
 @contextmanager
+def copying_for(connection: sa.Connection, tenant: str) -> Iterator[None]:
+    """Within this, the connection's transaction is the login's own, and still names the tenant.
+
+    COPY and row-level security exclude each other. That rows are of this tenant is held by the tables' triggers, which
+    hold it against every role.
+    """
+    before = connection.execute(sa.text("SELECT current_setting('role')")).scalar_one()
+    connection.execute(sa.text("RESET ROLE"))
+    yield  # after an error the transaction ends, and its settings with it
+    _act(connection, before, tenant)
+
+
+@contextmanager
 def tenant_transaction(engine: sa.Engine, tenant: str) -> Iterator[sa.Connection]:
     """A transaction that reads and writes the ledger of one tenant, and commits at the end."""
     with engine.begin() as connection, as_tenant(connection, tenant):
@@ -94,11 +107,17 @@ def tenant_transaction(engine: sa.Engine, tenant: str) -> Iterator[sa.Connection
 
 
 def copy_in(connection: sa.Connection, table: str, rows: pl.DataFrame) -> None:
-    """Append a frame to a table whose columns have the frame's names, in the connection's transaction."""
+    """Append a frame to a table whose columns have the frame's names, in the connection's transaction.
+
+    Raises what SQLAlchemy raises when a statement is refused.
+    """
     command = f"COPY {table} ({', '.join(rows.columns)}) FROM STDIN (FORMAT csv)"
-    with _driver(connection).cursor() as cursor, cursor.copy(command) as copy:
-        for part in rows.iter_slices(_COPY_ROWS):
-            copy.write(part.write_csv(include_header=False))
+    try:
+        with _driver(connection).cursor() as cursor, cursor.copy(command) as copy:
+            for part in rows.iter_slices(_COPY_ROWS):
+                copy.write(part.write_csv(include_header=False))
+    except psycopg.Error as error:
+        raise sa.exc.DBAPIError.instance(command, None, error, psycopg.Error, dialect=connection.dialect) from error
 
 
 def copy_out(

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from invoicing.accruals.documents import ACCRUED, UNBILLED, accruals, changes_of
 from invoicing.ledger.journal import entries_of
-from invoicing.ledger.store import closed_through, hold, post
+from invoicing.ledger.store import hold, post
+from invoicing.periods.store import closed_through
 from stores.postgres import as_tenant, insert
 
 

@@ -26,6 +26,7 @@ from invoicing.archive.manifest import (
 )
 from invoicing.ledger import store as ledger
 from invoicing.ledger.verify import Place, end_of, first_finding
+from invoicing.periods import store as periods
 from schemas.invoice import INVOICES, LINES
 from schemas.journal import GENESIS
 from stores.postgres import copy_out
@@ -91,9 +92,9 @@ def create(
 
 def _closed_through(connection: sa.Connection, tenant: str, now: datetime) -> date:
     """Through which day the books are closed. A period that is open again opens all days before its end with it."""
-    if any(each.until > now for each in ledger.overrides(connection, tenant)):
+    if any(each.until > now for each in periods.overrides(connection, tenant)):
         return date.min
-    return max((each.through for each in ledger.closings(connection, tenant)), default=date.min)
+    return max((each.through for each in periods.closings(connection, tenant)), default=date.min)
 
 
 def _sound(folder: Path) -> Manifest | None:
@@ -131,7 +132,7 @@ def _entries(
     connection: sa.Connection, writing: archive.Writing, tenant: str, place: Place, last: int,
     months: dict[str, Counted],
 ) -> Iterator[tuple[Stretch, int]]:  # fmt: skip
-    closed, opened = ledger.closings(connection, tenant), ledger.overrides(connection, tenant)
+    closed, opened = periods.closings(connection, tenant), periods.overrides(connection, tenant)
     reading = ledger.stretches(
         connection, tenant, first=place.sequence + 1, last=last, entries_max=STRETCH_ENTRIES
     )  # fmt: skip

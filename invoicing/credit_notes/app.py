@@ -15,8 +15,9 @@ from invoicing.credit_notes import store
 from invoicing.credit_notes.entries import journal
 from invoicing.credit_notes.notes import Credit, Row, credit_of
 from invoicing.invoices.store import change, take_numbers
-from invoicing.ledger.store import closings, post
+from invoicing.ledger.store import post
 from invoicing.outbox.store import emit
+from invoicing.periods.store import closings
 from invoicing.recognition.store import reverse_deferred
 from schemas.credit_note import CREDIT_NOTES, CREDIT_SERIES, Wanted
 from schemas.domain_event import CreditNoteData, DomainEvent, EventType, InvoiceData

@@ -16,9 +16,10 @@ from invoicing.invoices import store
 from invoicing.invoices.drafts import Drafts, finalised
 from invoicing.invoices.entries import journal
 from invoicing.invoices.lifecycle import booked_on
-from invoicing.ledger.store import closed_through, post
+from invoicing.ledger.store import post
 from invoicing.outbox.events import finalized, paid
 from invoicing.outbox.store import emit_frame
+from invoicing.periods.store import closed_through
 from invoicing.recognition.rows import in_advance
 from invoicing.recognition.schedules import Method
 from invoicing.recognition.store import schedule_lines

@@ -17,8 +17,9 @@ from invoicing.invoices.drafts import Drafts
 from invoicing.invoices.store import take_numbers
 from invoicing.late_usage import store
 from invoicing.late_usage.policies import with_document_ids, write_off_journal
-from invoicing.ledger.store import closings, post
+from invoicing.ledger.store import post
 from invoicing.outbox.store import emit
+from invoicing.periods.store import closings
 from schemas.credit_note import CREDIT_SERIES, Reason, Wanted
 from schemas.domain_event import DomainEvent, EventType, LateUsageData
 from schemas.identity import digest

@@ -8,6 +8,7 @@ waits for those who post for it already: its entries are a chain. All of it runs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -15,24 +16,15 @@ import psycopg
 import sqlalchemy as sa
 
 from invoicing.ledger.chain import chained
+from invoicing.ledger.stretch import Entries, Lines, Stretch
 from schemas.invoice import Columns
 from schemas.journal import CHAINED, GENESIS, POSTINGS, Account
 from stores.columns import read_columns
-from stores.postgres import as_tenant, copy_in
+from stores.postgres import as_tenant, copy_in, copying_for
 
+STRETCH_ENTRIES_MAX = 10_000  # ten megabytes at a time: larger ones leave the cache of the processor
 _LOOK_UP_MAX = 1_000
 _DIGESTS = ("content_digest", "previous_hash", "hash")
-_STAGES = """
-CREATE TEMP TABLE IF NOT EXISTS staged_entries (
-    tenant text, sequence bigint, id uuid, template text, document_kind text, document_id text,
-    document_version integer, part integer, relates_to uuid, relates_to_period text, effective_at date,
-    booked_at timestamptz, description text, content_digest bytea, previous_hash bytea, hash bytea
-) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE IF NOT EXISTS staged_postings (
-    tenant text, sequence bigint, position smallint, account smallint, customer text, currency text, dimension text,
-    amount_minor bigint) ON COMMIT DELETE ROWS;
-TRUNCATE staged_entries, staged_postings;
-"""
 _ENTRY_COLUMNS = (
     "tenant", "sequence", "id", "template", "document_kind", "document_id", "document_version", "part", "relates_to",
     "relates_to_period", "effective_at", "booked_at", "description", "content_digest", "previous_hash", "hash",
@@ -43,21 +35,23 @@ _READ_ENTRY = ", ".join(
     else f"replace(CAST({name} AS text), '-', '') AS {name}" if name in {"id", "relates_to"} else name
     for name in CHAINED
 )  # fmt: skip
-_HEX = {*_DIGESTS, "id", "relates_to"}
-_AS_BIGINT = {
-    "booked_at": "extract(epoch FROM booked_at) * 1000000",
-    "effective_at": "effective_at - DATE '1970-01-01'",
-}
-_RAW_ENTRY = {
-    name: (f"encode({name}, 'hex')" if name in _DIGESTS
-           else f"coalesce(encode(uuid_send({name}), 'hex'), '')" if name in _HEX
-           else f"coalesce({name}, '')" if name == "relates_to_period"
-           else _AS_BIGINT.get(name, name), kind == pl.String)
-    for name, kind in CHAINED.items()
-}  # fmt: skip
 _LINE: Columns = {"sequence": pl.Int64} | {name: kind for name, kind in POSTINGS.items() if name != "entry_id"}
-_RAW_LINE = {name: (name, kind == pl.String) for name, kind in _LINE.items()}
+_RAW_ENTRY = {
+    "sequence": ("sequence", "bigint"), "template": ("template", "text"), "document_kind": ("document_kind", "text"),
+    "document_id": ("document_id", "text"), "document_version": ("document_version", "integer"),
+    "part": ("part", "integer"), "relates_to": ("coalesce(encode(uuid_send(relates_to), 'hex'), '')", "text"),
+    "relates_to_period": ("coalesce(relates_to_period, '')", "text"), "effective_at": ("effective_at", "date"),
+    "booked_at": ("booked_at", "timestamptz"), "description": ("description", "text"), "id": ("id", "uuid"),
+    "content_digest": ("content_digest", "sha256"), "previous_hash": ("previous_hash", "sha256"),
+    "hash": ("hash", "sha256"),
+}  # fmt: skip
+_RAW_LINE = {
+    "sequence": ("sequence", "bigint"), "position": ("position", "smallint"), "account": ("account", "smallint"),
+    "currency": ("currency", "text"), "customer": ("customer", "text"), "dimension": ("dimension", "text"),
+    "amount_minor": ("amount_minor", "bigint"),
+}  # fmt: skip
 _RANGE = "(SELECT * FROM {} WHERE tenant = %(tenant)s AND sequence BETWEEN %(first)s AND %(last)s ORDER BY {}) AS range"
+_SEQUENCE_MIN, _SEQUENCE_MAX = -(2**63), 2**63 - 1
 
 
 class OtherContentError(ValueError):
@@ -73,34 +67,13 @@ class Head:
     booked_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Closing:
-    """A closed period: through which day, since when, behind which entry."""
-
-    through: date
-    closed_at: datetime
-    after_sequence: int
-
-
-@dataclass(frozen=True)
-class Override:
-    """A closed period that is open again for a time."""
-
-    through: date
-    opened_at: datetime
-    until: datetime
-    opened_by: str
-    reason: str
-    after_sequence: int
-
-
 def post(connection: sa.Connection, entries: pl.DataFrame, postings: pl.DataFrame) -> int:
     """Post entries (columns `schemas.journal.ENTRIES`) with their postings for good; returns how many were new.
 
     In this order: (1) wait for whoever posts for the tenant, so that the chain's end stays where it is; (2) leave out
-    what is posted with the same content; (3) chain what is new; (4) write it. COPY does not work on tables with
-    row-level security, so rows come through temporary tables. Raises OtherContentError when an id is posted with
-    other content.
+    what is posted with the same content; (3) chain what is new; (4) write it, by COPY, which the
+    login does: whether rows are the tenant's own is then checked by the tables' triggers. Raises OtherContentError when
+    an id is posted with other content.
     """
     new = 0
     for (tenant,), own in entries.group_by("tenant", maintain_order=True):
@@ -164,24 +137,42 @@ def entries(
     return found, lines.join(ids, on="sequence", maintain_order="left").select(*POSTINGS)
 
 
+def ranges(connection: sa.Connection, tenant: str) -> list[tuple[int, int]]:
+    """The first and last sequences of the stretches that the tenant's chain is read in; together they have all.
+
+    The first one begins, and the last one ends, where sequences do: what stands outside of the chain is read as well.
+    """
+    with as_tenant(connection, tenant):
+        last = head(connection, tenant).sequence
+    bounds = [_SEQUENCE_MIN, *range(STRETCH_ENTRIES_MAX + 1, last + 1, STRETCH_ENTRIES_MAX), _SEQUENCE_MAX + 1]
+    return [(first, end - 1) for first, end in pairwise(bounds)]
+
+
+def stretch(connection: sa.Connection, tenant: str, first: int, last: int) -> Stretch:
+    """The tenant's entries of these sequences, in their order, and the postings of the same."""
+    keys = {"tenant": tenant, "first": first, "last": last}
+    with as_tenant(connection, tenant):
+        # by the index, in its order: without statistics the planner would rather sort
+        connection.execute(
+            sa.text("SELECT set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true)")
+        )
+        found = read_columns(connection, _RAW_ENTRY, _RANGE.format("journal_entries", "sequence"), keys)
+        lines = read_columns(connection, _RAW_LINE, _RANGE.format("postings", "sequence, position"), keys)
+    return Stretch(tenant, Entries(**found), Lines(**lines))
+
+
 def stretches(
     connection: sa.Connection, tenant: str, *, first: int = 1, last: int | None = None, entries_max: int = 50_000
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """The tenant's chain, a stretch at a time: entries (columns `schemas.journal.CHAINED`) and their postings.
+    """The tenant's chain as frames, a stretch at a time: entries (columns `schemas.journal.CHAINED`) and postings.
 
     All of it, or from the sequence `first` through `last`. The postings have the `sequence` of their entry instead of
     its id; null texts are empty. The transaction should be REPEATABLE READ, so that nothing comes between stretches.
     """
-    with as_tenant(connection, tenant):
-        # by the index, in its order: without statistics the planner would rather sort
-        connection.execute(sa.text("SELECT set_config('enable_bitmapscan', 'off', true)"))
-        end = head(connection, tenant).sequence if last is None else last
-        for start in range(first, end + 1, entries_max):
-            through = start + entries_max - 1  # behind the end, too: a posting without an entry may stand there
-            keys = {"tenant": tenant, "first": start, "last": through if last is None else min(through, last)}
-            found = read_columns(connection, _RAW_ENTRY, _RANGE.format("journal_entries", "sequence"), keys)
-            lines = read_columns(connection, _RAW_LINE, _RANGE.format("postings", "sequence, position"), keys)
-            yield found.select(pl.col(name).cast(kind) for name, kind in CHAINED.items()), lines
+    end = head(connection, tenant).sequence if last is None else last
+    for start in range(first, end + 1, entries_max):
+        through = start + entries_max - 1  # behind the end, too: a posting without an entry may stand there
+        yield stretch(connection, tenant, start, through if last is None else min(through, last)).frames()
 
 
 def dated(connection: sa.Connection, tenant: str, *, since: date | None, through: date | None) -> tuple[int, int]:
@@ -226,53 +217,6 @@ def balances(
     return found.select("account", named_accounts, *by, "currency", "balance_minor").sort("currency", "account", *by)
 
 
-def close_period(connection: sa.Connection, tenant: str, through: date) -> bool:
-    """Close the tenant's books: no entry is dated on or before this day any more. Waits for those who are posting.
-
-    False when they were closed through this day before.
-    """
-    query = "INSERT INTO closed_periods (tenant, through) VALUES (:tenant, :through) ON CONFLICT DO NOTHING"
-    with as_tenant(connection, tenant):
-        return connection.execute(sa.text(query), {"tenant": tenant, "through": through}).rowcount == 1
-
-
-def reopen_period(
-    connection: sa.Connection, tenant: str, through: date, *, by: str, why: str, opened_at: datetime, until: datetime
-) -> None:
-    """Let entries into the period that was closed through this day, until an instant. Who and why is kept for good.
-
-    Raises LookupError when no period was closed through this day.
-    """
-    query = """INSERT INTO period_overrides (tenant, through, opened_at, until, opened_by, reason)
-               VALUES (:tenant, :through, :opened_at, :until, :by, :why)"""
-    known = [closing.through for closing in closings(connection, tenant)]
-    if through not in known:
-        raise LookupError(f"no period of {tenant} was closed through {through}; closed: {', '.join(map(str, known))}")
-    with as_tenant(connection, tenant):
-        keys = {"tenant": tenant, "through": through, "opened_at": opened_at, "until": until, "by": by, "why": why}
-        connection.execute(sa.text(query), keys)
-
-
-def closings(connection: sa.Connection, tenant: str) -> list[Closing]:
-    """The tenant's closed periods, earliest first."""
-    query = "SELECT through, closed_at, after_sequence FROM closed_periods WHERE tenant = :tenant ORDER BY through"
-    with as_tenant(connection, tenant):
-        return [Closing(*row) for row in connection.execute(sa.text(query), {"tenant": tenant})]
-
-
-def closed_through(connection: sa.Connection, tenant: str) -> date | None:
-    """The last day that is closed, or None. A period that is open again for a time counts as closed."""
-    return max((closing.through for closing in closings(connection, tenant)), default=None)
-
-
-def overrides(connection: sa.Connection, tenant: str) -> list[Override]:
-    """All openings of closed periods, in their order."""
-    query = """SELECT through, opened_at, until, opened_by, reason, after_sequence FROM period_overrides
-               WHERE tenant = :tenant ORDER BY opened_at"""
-    with as_tenant(connection, tenant):
-        return [Override(*row) for row in connection.execute(sa.text(query), {"tenant": tenant})]
-
-
 def tenants(connection: sa.Connection) -> list[str]:
     """Whoever has entries. For the owner of the tables: the application's role sees one tenant alone."""
     query = """WITH RECURSIVE known AS (
@@ -306,14 +250,10 @@ def _write(connection: sa.Connection, tenant: str, fresh: pl.DataFrame, postings
         placed.select("id", "tenant", "sequence"), left_on="entry_id", right_on="id", maintain_order="left"
     )
     # 4: write
-    connection.exec_driver_sql(_STAGES)
     written = placed.with_columns(("\\x" + pl.col(name)).alias(name) for name in _DIGESTS)
-    copy_in(connection, "staged_entries", written.select(_ENTRY_COLUMNS))
-    copy_in(connection, "staged_postings", of_fresh.select(_POSTING_COLUMNS))
-    for table, columns in (("entries", _ENTRY_COLUMNS), ("postings", _POSTING_COLUMNS)):
-        target = {"entries": "journal_entries", "postings": "postings"}[table]
-        named = ", ".join(columns)
-        connection.exec_driver_sql(f"INSERT INTO {target} ({named}) SELECT {named} FROM staged_{table}")  # noqa: S608
+    with copying_for(connection, tenant):
+        copy_in(connection, "journal_entries", written.select(_ENTRY_COLUMNS))
+        copy_in(connection, "postings", of_fresh.select(_POSTING_COLUMNS))
     return placed.height
 
 

@@ -84,7 +84,8 @@ def _side_bits() -> npt.NDArray[np.uint8]:
     return bits
 
 
-_SIDES = _side_bits()
+SIDES = _side_bits()
+"""Which sides a template allows; see `_side_bits`."""
 
 
 def first_finding(
@@ -100,6 +101,8 @@ def first_finding(
     Takes a stretch of a tenant's chain in its order (columns `schemas.journal.CHAINED`), its postings with the
     `sequence` of their entry instead of its id, in order, and where the entries before it end.
     """
+    if entries.is_empty():
+        return Finding(postings["sequence"].item(0), "", "postings without an entry") if postings.height else None
     first = entries["sequence"].item(0)
     gap = _first(
         entries["sequence"] != pl.int_range(before.sequence + 1, before.sequence + 1 + entries.height, eager=True)
@@ -160,7 +163,7 @@ def _postings_wrong(entries: pl.DataFrame, postings: pl.DataFrame) -> tuple[pl.S
     template = entries["template"].replace_strict(codes, default=len(codes), return_dtype=pl.Int64).to_numpy()
     turned = np.where((entries["document_kind"] == REVERSAL).to_numpy(), -1, 1)
     side = (np.sign(minor) * turned[entry] > 0).astype(np.int64)
-    allowed = _SIDES[template[entry], np.clip(postings["account"].to_numpy(), 0, 9999), side]
+    allowed = SIDES[template[entry], np.clip(postings["account"].to_numpy(), 0, 9999), side]
     order = np.lexsort((currency, entry))
     entry, minor, currency, allowed = entry[order], minor[order], currency[order], allowed[order]
     starts = np.flatnonzero(np.r_[True, (np.diff(entry) != 0) | (np.diff(currency) != 0)][: len(entry)])

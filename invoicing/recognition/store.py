@@ -13,12 +13,13 @@ import polars as pl
 import sqlalchemy as sa
 
 from invoicing.ledger.journal import entries_of
-from invoicing.ledger.store import OtherContentError, closed_through, hold, post
+from invoicing.ledger.store import OtherContentError, hold, post
+from invoicing.periods.store import closed_through
 from invoicing.recognition.changes import CREDITS, Credited, credited, rescheduled
 from invoicing.recognition.rows import DUE, EVER, SCHEDULES, packed, recognitions, services, unpacked
 from invoicing.recognition.schedules import SERVICE, Method, schedule
 from schemas.invoice import Columns
-from stores.columns import read_columns
+from stores.columns import read_frame
 from stores.postgres import as_tenant, insert, stage
 
 PARTS: Columns = {"line_id": pl.String, "deferred_minor": pl.Int64, "recognised_minor": pl.Int64}
@@ -30,7 +31,7 @@ _STANDING: Columns = {
     "credited_minor": pl.Int64,  # of what is past
 }  # fmt: skip
 _DUE = {
-    name: ("month - DATE '1970-01-01'" if kind == pl.Date else name, kind == pl.String) for name, kind in DUE.items()
+    name: (name, "text" if kind == pl.String else "date" if kind == pl.Date else "bigint") for name, kind in DUE.items()
 }
 
 
@@ -151,7 +152,7 @@ def due_through(connection: sa.Connection, tenant: str, through: date) -> pl.Dat
             WHERE r.tenant = f.tenant AND r.line_id = f.line_id AND r.month = f.month)
         ORDER BY month, line_id) AS due"""
     with as_tenant(connection, tenant):
-        found = read_columns(connection, _DUE, rows, {"tenant": tenant, "through": through})
+        found = read_frame(connection, _DUE, rows, {"tenant": tenant, "through": through})
     return found.select(pl.col(name).cast(kind) for name, kind in DUE.items())
 
 

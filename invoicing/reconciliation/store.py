@@ -13,13 +13,14 @@ import sqlalchemy as sa
 
 from invoicing.ledger import store as ledger
 from invoicing.ledger.journal import entries_of
+from invoicing.periods import store as periods
 from invoicing.reconciliation.matching import ENTRIES, MATCHES, Result, reconcile
 from invoicing.reconciliation.postings import settlement_documents
 from schemas.identity import digest
 from schemas.invoice import Columns
 from schemas.journal import REVERSAL, Account
 from schemas.templates import PENDING
-from stores.columns import read_columns
+from stores.columns import read_frame
 from stores.postgres import as_tenant, insert
 
 FLAGS: Columns = {"payout": pl.String, **MATCHES}
@@ -62,7 +63,7 @@ def reconcile_payout(
     # 4: note
     _note_settled(connection, tenant, payout, result.matches)
     # 5: post
-    closed = ledger.closed_through(connection, tenant)
+    closed = periods.closed_through(connection, tenant)
     documents = settlement_documents(
         result.matches, tenant=tenant, payout=payout, settled_on=settled_on, closed_through=closed
     )
@@ -122,14 +123,14 @@ def _open_entries(connection: sa.Connection, tenant: str, payout: str, through: 
                 AND s.currency = p.currency AND s.dimension = p.dimension AND s.payout <> %(payout)s)
         GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(p.amount_minor) <> 0 ORDER BY 1, 5, 6) AS entries"""
     columns = {
-        "entry_id": ("encode(uuid_send(id), 'hex')", True), "reference": ("document_id", True),
-        "customer": ("customer", True), "currency": ("currency", True), "dimension": ("dimension", True),
-        "amount_minor": ("minor", False), "effective_at": ("effective_at - DATE '1970-01-01'", False),
+        "entry_id": ("encode(uuid_send(id), 'hex')", "text"), "reference": ("document_id", "text"),
+        "customer": ("customer", "text"), "currency": ("currency", "text"), "dimension": ("dimension", "text"),
+        "amount_minor": ("CAST(minor AS bigint)", "bigint"), "effective_at": ("effective_at", "date"),
     }  # fmt: skip
     keys = {"tenant": tenant, "payout": payout, "through": through, "account": Account.GATEWAY_CLEARING.value,
             "pending": PENDING, "reversal": REVERSAL}  # fmt: skip
     with as_tenant(connection, tenant):
-        found = read_columns(connection, columns, rows, keys)
+        found = read_frame(connection, columns, rows, keys)
     return found.select(pl.col(name).cast(kind) for name, kind in ENTRIES.items())
 
 

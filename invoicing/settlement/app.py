@@ -21,6 +21,7 @@ from invoicing.invoices.store import change, drafts_of, invoice, lines_of
 from invoicing.ledger import store as ledger
 from invoicing.ledger.journal import Journal, reversal
 from invoicing.outbox.store import emit
+from invoicing.periods import store as periods
 from invoicing.recognition.store import left_of, reverse_deferred
 from invoicing.settlement import store
 from invoicing.settlement.postings import joined, journal_of_posts
@@ -88,7 +89,7 @@ def pay(connection: sa.Connection, act: Act, key: str, payment: Payment) -> tupl
     # 3: version
     act.expected(before["version"])
     _refuse_unfit(before, payment.currency, payment.paid_on, act.now)
-    booking = booked_on(payment.paid_on, ledger.closed_through(connection, act.tenant))
+    booking = booked_on(payment.paid_on, periods.closed_through(connection, act.tenant))
     if before["state"] == State.UNCOLLECTIBLE:  # 4: take back
         step = _recovered(connection, act, before, payment, booking)
     else:
@@ -130,7 +131,7 @@ def apply_credit(
     amount = min(has, due_of(before), *([at_most] if at_most is not None else []))
     if amount == 0:
         return before, 0
-    booking = booked_on(act.now.date(), ledger.closed_through(connection, act.tenant))
+    booking = booked_on(act.now.date(), periods.closed_through(connection, act.tenant))
     step = lifecycle.apply_credit(before, amount, booking, now=act.now)
     return _written(connection, act, step, "customer credit"), amount
 
@@ -189,7 +190,7 @@ def mark_uncollectible(connection: sa.Connection, act: Act, key: str, why: Write
     before = _held(connection, act.tenant, key)
     act.expected(before["version"])
     provided = store.allowance(connection, act.tenant, before["customer"], before["currency"])
-    booking = booked_on(act.now.date(), ledger.closed_through(connection, act.tenant))
+    booking = booked_on(act.now.date(), periods.closed_through(connection, act.tenant))
     step = lifecycle.mark_uncollectible(before, taxes_of(_frame(before)), provided, why, booking, now=act.now)
     return _written(connection, act, step, f"uncollectible: {why.reason}")
 
@@ -204,7 +205,7 @@ def refund(connection: sa.Connection, act: Act, customer: str, told: Refund) -> 
     _refuse_future(told.paid_on, act.now)
     credit = store.spendable_credit(connection, act.tenant, [customer])
     [has] = credit.filter(pl.col("currency") == told.currency)["credit_minor"].to_list() or [0]
-    booking = booked_on(told.paid_on, ledger.closed_through(connection, act.tenant))
+    booking = booked_on(told.paid_on, periods.closed_through(connection, act.tenant))
     post = Post(
         "P15", "refund", told.refund, 1, booking, f"Refund {told.refund} to {customer}",
         [("refund", told.payout, told.amount_minor)],
@@ -238,7 +239,9 @@ def _written(
     change(connection, _frame(after), by=act.by, reason=reason, at=act.now)
     store.add_applications(connection, store.rows_of(step.applications, after, act.now))
     today = (
-        booked_on(act.now.date(), ledger.closed_through(connection, act.tenant)).effective_at if step.reverses else None
+        booked_on(act.now.date(), periods.closed_through(connection, act.tenant)).effective_at
+        if step.reverses
+        else None
     )
     journals = []
     for each in step.reverses:

@@ -13,7 +13,8 @@ import polars as pl
 import sqlalchemy as sa
 
 from invoicing.invoices.lifecycle import Application
-from invoicing.ledger.store import OtherContentError, closings, overrides
+from invoicing.ledger.store import OtherContentError
+from invoicing.periods.store import closings, overrides
 from invoicing.settlement.credit import APPLICATIONS, CREDIT, application_id
 from schemas.invoice import ApplicationKind
 from schemas.payment import FailedPayment, Payment, Refund

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from invoicing.ledger import store as ledger
 from invoicing.ledger.journal import entries_of, reversal
 from invoicing.outbox.store import emit
+from invoicing.periods import store as periods
 from invoicing.wallets.events import MOVED, wallet_events
 from invoicing.wallets.lots import (
     INVOICES,
@@ -196,7 +197,7 @@ def expire(connection: sa.Connection, tenant: str, *, at: datetime) -> int:
     )
     _post(
         connection,
-        breakage_documents(paid, tenant=tenant, closed_through=ledger.closed_through(connection, tenant)),
+        breakage_documents(paid, tenant=tenant, closed_through=periods.closed_through(connection, tenant)),
         at,
     )
     _move(connection, tenant, moves(wanted, lots), at)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from invoicing.accruals import store
 from invoicing.accruals.documents import UNBILLED
-from invoicing.ledger.store import close_period
+from invoicing.periods.store import close_period
 from tests.simulation.books import NOW, balances
 
 UNBILLED_RECEIVABLE, USAGE, COMMITMENT = 1150, 4010, 4020

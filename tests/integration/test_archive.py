@@ -18,6 +18,7 @@ from invoicing.archive.manifest import Manifest
 from invoicing.invoices import store as books
 from invoicing.ledger import store as ledger
 from invoicing.ledger.documents import Document
+from invoicing.periods import store as periods
 from meterline.archive_verification import verified, verify_archive
 from meterline.ledger import posted
 from meterline.operations import outputs_of
@@ -38,7 +39,7 @@ def post(database: sa.Engine, *given_documents: tuple[str, str, str], now: datet
 
 def close(database: sa.Engine, through: date) -> None:
     with database.begin() as connection:
-        ledger.close_period(connection, "default", through)
+        periods.close_period(connection, "default", through)
 
 
 def said(database: sa.Engine, folder: Path, through: date, **more: Any) -> str:
@@ -91,7 +92,7 @@ def test_an_archive_is_added_to_and_never_changed(
 
     late = datetime.now(UTC) + timedelta(hours=1)
     with database.begin() as connection:
-        ledger.reopen_period(
+        periods.reopen_period(
             connection, "default", MARCH, by="Ada", why="late", opened_at=datetime.now(UTC), until=late
         )
     post(database, ("P29", "5", "2026-03-31"), now=datetime.now(UTC))

@@ -15,7 +15,8 @@ from invoicing.invoices.drafts import Drafts
 from invoicing.invoices.store import invoice as invoice_of
 from invoicing.late_usage.app import Late, settle, tell
 from invoicing.late_usage.policies import LATE, TAKEN_BACK
-from invoicing.ledger.store import close_period, entries
+from invoicing.ledger.store import entries
+from invoicing.periods.store import close_period
 from invoicing.recognition.store import unearned
 from meterline.verification import verified
 from schemas.credit_note import CreditedLine, Reason, Wanted

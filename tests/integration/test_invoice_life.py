@@ -16,6 +16,7 @@ from invoicing.invoices.store import invoice, issued_before_their_run
 from invoicing.ledger import store as ledger
 from invoicing.ledger.documents import Document
 from invoicing.ledger.store import OtherContentError
+from invoicing.periods import store as periods
 from invoicing.settlement import app, store
 from invoicing.settlement.app import ClosedPeriodError, NoCreditError
 from meterline.ledger import posted
@@ -147,7 +148,7 @@ def test_a_payment_of_closed_days_is_dated_on_the_first_open_one(database: sa.En
     """And names the period that it is for."""
     [key] = issued(database, [10_000])
     with database.begin() as connection:
-        ledger.close_period(connection, "default", date(2026, 2, 8))
+        periods.close_period(connection, "default", date(2026, 2, 8))
     done(database, app.pay, key, payment(12_000, paid_on=date(2026, 1, 30)))
     with database.connect() as connection:
         entries, _ = ledger.entries(connection, "default", document="pay_1")
@@ -231,12 +232,12 @@ def test_what_cannot_be_voided_says_what_to_do(database: sa.Engine) -> None:
     with pytest.raises(NotTakenError, match="because payment settled a part; make a credit note; allowed: pay, "):
         done(database, app.void, paid_in_part, "x")
     with database.begin() as connection:
-        ledger.close_period(connection, "default", date(2026, 1, 31))
+        periods.close_period(connection, "default", date(2026, 1, 31))
     with pytest.raises(ClosedPeriodError, match="2026-01-31, and the books of that day are closed; make a credit note"):
         done(database, app.void, of_closed, "x")
     now = datetime.now(UTC)  # the database's own clock says whether a period is open again
     with database.begin() as connection:
-        ledger.reopen_period(
+        periods.reopen_period(
             connection, "default", date(2026, 1, 31), by="Ada", why="x", opened_at=now, until=now + timedelta(hours=1)
         )
     done(database, app.void, of_closed, "x", now=now)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from invoicing.ledger import store as ledger
+from invoicing.periods import store as periods
 from meterline.access import RULES, Keys, guarded, path_of
 from meterline.audit import _BOOK_CHECKS
 from meterline.invoice_commands import STATES
@@ -272,7 +272,7 @@ def test_a_closed_period_says_to_make_a_credit_note(client: Client) -> None:
     """409, with the way out."""
     [key] = issued(client.database, [10_000], tenant="acme")
     with client.database.begin() as connection:
-        ledger.close_period(connection, "acme", date(2026, 1, 31))
+        periods.close_period(connection, "acme", date(2026, 1, 31))
     answer = client.act(key, "void")
     assert (answer.status_code, "make a credit note" in answer.json()["detail"]) == (409, True)
 

@@ -13,11 +13,12 @@ from invoicing.ledger import store
 from invoicing.ledger.documents import Document, frames_of
 from invoicing.ledger.journal import entries_of
 from invoicing.ledger.verify import allowed_sides
+from invoicing.periods import store as periods
 from meterline.ledger import posted, reverse
 from meterline.verification import findings, verified
 from schemas.journal import GENESIS, Account
 from schemas.templates import TEMPLATES
-from stores.postgres import tenant_transaction
+from stores.postgres import copying_for, tenant_transaction
 from tests.conftest import fresh_database
 from tests.simulation.documents import EXAMPLES, document
 
@@ -93,7 +94,7 @@ def test_a_tenant_sees_and_writes_its_own_books_alone(database: sa.Engine) -> No
     post(database, document("P09"), tenant="acme")
     post(database, document("P29"), tenant="rival")
     with tenant_transaction(database, "acme") as connection:
-        store.close_period(connection, "acme", date(2025, 12, 31))
+        periods.close_period(connection, "acme", date(2025, 12, 31))
     for table in ("journal_entries", "postings", "closed_periods", "period_overrides"):
         assert rows(database, f"SELECT * FROM {table} WHERE tenant = 'acme'", "rival") == []
     assert len(rows(database, "SELECT * FROM journal_entries", "rival")) == 1
@@ -189,9 +190,9 @@ def test_a_closed_period_opens_by_an_override_alone_and_for_a_time(database: sa.
     """Who and why is kept; what came in while it was open is as it should be; an adjusting entry names the period."""
     post(database, document("P09"))
     with tenant_transaction(database, "default") as connection:
-        assert store.close_period(connection, "default", DAY)
-        assert not store.close_period(connection, "default", DAY)
-        store.close_period(connection, "default", date(2026, 2, 28))
+        assert periods.close_period(connection, "default", DAY)
+        assert not periods.close_period(connection, "default", DAY)
+        periods.close_period(connection, "default", date(2026, 2, 28))
     with pytest.raises(
         sa.exc.IntegrityError, match="dated 2026-01-31; the books of default are closed through 2026-02-28"
     ):
@@ -203,9 +204,9 @@ def test_a_closed_period_opens_by_an_override_alone_and_for_a_time(database: sa.
     now = datetime.now(UTC)
     with tenant_transaction(database, "default") as connection:
         with pytest.raises(LookupError, match="no period of default was closed through 2026-01-30; closed: 2026-01-31"):
-            store.reopen_period(connection, "default", date(2026, 1, 30), by="A", why="B", opened_at=now, until=now)
+            periods.reopen_period(connection, "default", date(2026, 1, 30), by="A", why="B", opened_at=now, until=now)
         until = now + timedelta(hours=1)
-        store.reopen_period(connection, "default", DAY, by="Ada", why="a lost fee", opened_at=now, until=until)
+        periods.reopen_period(connection, "default", DAY, by="Ada", why="a lost fee", opened_at=now, until=until)
     assert post(database, document("P29"), now=now) == 1
     with pytest.raises(sa.exc.IntegrityError, match="closed through 2026-02-28"):
         post(database, document("P29", "February", effective_at="2026-02-01"))
@@ -238,6 +239,14 @@ def test_a_closed_period_opens_by_an_override_alone_and_for_a_time(database: sa.
         ("""UPDATE journal_entries SET hash = sha256('x') WHERE sequence = 2;
             UPDATE journal_entries SET previous_hash = sha256('x') WHERE sequence = 3""", "2: its hash is not its own"),
         ("UPDATE journal_entries SET previous_hash = sha256('x') WHERE sequence = 3", "3: it does not name the hash"),
+        ("INSERT INTO postings VALUES ('default', -1, 1, 1100, '', 'EUR', '', 1)", "-1: postings without an entry"),
+        ("""INSERT INTO postings VALUES ('default', 987654321, 1, 1100, '', 'EUR', '', 1)""",
+         "987654321: postings without an entry"),
+        ("UPDATE postings SET currency = 'AAA', dimension = 'x' WHERE sequence = 4", "4: its content is not what"),
+        ("""UPDATE journal_entries SET hash = substr(hash, 1, 31) WHERE sequence = 2; UPDATE journal_entries e
+            SET hash = substr(o.hash, 32) || e.hash FROM journal_entries o WHERE e.sequence = 3 AND o.sequence = 2""",
+         "2: its hash is not its own"),
+        ("UPDATE journal_entries SET previous_hash = previous_hash || 'x' WHERE sequence = 1", "1: it does not name the hash"),
         ("UPDATE closed_periods SET after_sequence = 3", "4: it is dated 2026-01-31, in a period that was closed"),
     ],
 )  # fmt: skip
@@ -251,13 +260,53 @@ def test_a_forger_with_all_rights_is_found(forged: sa.Engine, forgery: str, what
     assert wrong(forged) == []
 
 
+def test_many_readers_find_what_one_finds(forged: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In stretches of one entry, by several connections, the chain ends at the same place; a gap is told in order."""
+    monkeypatch.setattr(store, "STRETCH_ENTRIES_MAX", 1)
+    assert wrong(forged) == []
+    [(_, place, _)] = verified(forged)
+    assert (place.sequence, place.hash) == rows(
+        forged, "SELECT sequence, encode(hash, 'hex') FROM journal_entries ORDER BY sequence DESC LIMIT 1"
+    )[0]
+    with forged.connect() as connection:
+        connection.exec_driver_sql(
+            "SET LOCAL session_replication_role = replica; DELETE FROM journal_entries WHERE sequence = 2"
+        )
+        assert [each.what for *_, each in findings(connection) if each] == ["postings without an entry"]
+        connection.exec_driver_sql("DELETE FROM postings WHERE sequence = 2")
+        assert [each.what for *_, each in findings(connection) if each] == ["its sequence is 3; the next one is 2"]
+        connection.rollback()
+
+
+def test_what_is_copied_is_of_the_tenant_that_the_transaction_names(database: sa.Engine) -> None:
+    """The login passes by row-level security; the tables refuse entries and postings of another tenant all the same."""
+    journal = entries_of(*frames_of([Document.model_validate(document("P09"))], "acme"), booked_at=NOW)
+
+    def copied(table: str, **other: str) -> None:
+        with tenant_transaction(database, "acme") as connection:
+            store.post(connection, journal.entries, journal.postings)
+            with copying_for(connection, "rival"):
+                connection.exec_driver_sql("SELECT set_config('meterline.tenant', 'rival', true)")
+                names = connection.exec_driver_sql(f"SELECT * FROM {table}").mappings().first() or {}
+                values = ", ".join(other.get(name, name) for name in names)
+                connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {table}")
+
+    refused = "a row of the tenant acme, in a transaction of the tenant rival"
+    with pytest.raises(sa.exc.ProgrammingError, match=refused):
+        copied("journal_entries", sequence="sequence + 1", id="gen_random_uuid()")
+    with pytest.raises(sa.exc.ProgrammingError, match=refused):
+        copied("postings", position="position + 2")
+    post(database, document("P09"), tenant="acme")
+    assert rows(database, "SELECT count(*) FROM postings", "acme") == [(2,)]
+
+
 @pytest.fixture(scope="module")
 def forged(postgres_url: str) -> Iterator[sa.Engine]:
     """Books of four entries, closed behind them."""
     with fresh_database(postgres_url) as engine:
         post(engine, *[document(template) for template in ("P02", "P09", "P27", "P29")])
         with tenant_transaction(engine, "default") as connection:
-            store.close_period(connection, "default", date(2026, 2, 28))
+            periods.close_period(connection, "default", date(2026, 2, 28))
         yield engine
 
 

@@ -12,6 +12,7 @@ import stores.postgres
 from invoicing.invoices import store as kept
 from invoicing.invoices.entries import journal as entries_of_invoices
 from invoicing.ledger import store
+from invoicing.periods import store as periods
 from meterline.verification import verified
 from stores.postgres import engine_for, migrate
 from tests.documents.drafts import issued
@@ -78,7 +79,7 @@ def test_what_was_posted_before_is_chained(postgres_url: str) -> None:
     with engine.begin() as connection:
         assert store.post(connection, journal.entries, journal.postings) == 0
         assert store.head(connection, "default").sequence == 3
-        assert [closing.after_sequence for closing in store.closings(connection, "default")] == [3]
+        assert [closing.after_sequence for closing in periods.closings(connection, "default")] == [3]
         invoices = kept.invoices_of(connection, "default", "2013-02")
         assert invoices.select("state", "taxes", "version").rows()[:2] == [
             (

@@ -12,6 +12,7 @@ from invoicing import store
 from invoicing.invoices.app import issue
 from invoicing.invoices.drafts import Drafts
 from invoicing.ledger import store as ledger
+from invoicing.periods import store as periods
 from schemas.invoice import Basis
 from tests.documents.drafts import charged, drafts_of, issued, tax_rule
 
@@ -173,7 +174,7 @@ def test_a_closed_period_takes_no_more_entries(books: Books) -> None:
     #   ... 2013-02-27   2013-02-28 | 2013-03-01
     #            closed through ^   | open
     with books.engine.begin() as connection:
-        ledger.close_period(connection, "default", date(2013, 2, 28))
+        periods.close_period(connection, "default", date(2013, 2, 28))
     balanced = [posting(1, 5), posting(2, -5)]
     with pytest.raises(sa.exc.DBAPIError, match="the books of default are closed through 2013-02-28"):
         books.attempt(entry(day="2013-02-28"), *balanced)
@@ -186,7 +187,7 @@ def test_closing_waits_for_those_who_are_posting(books: Books) -> None:
         poster.exec_driver_sql(entry())
         closer.exec_driver_sql("SET lock_timeout = '100ms'")
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
-            ledger.close_period(closer, "default", date(2013, 2, 28))
+            periods.close_period(closer, "default", date(2013, 2, 28))
         poster.exec_driver_sql(posting(1, 5))
         poster.exec_driver_sql(posting(2, -5))
 

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from invoicing.ledger.store import OtherContentError, close_period
+from invoicing.ledger.store import OtherContentError
+from invoicing.periods.store import close_period
 from invoicing.recognition import store
 from invoicing.recognition.rows import LINES
 from invoicing.recognition.schedules import SERVICE

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from invoicing.ledger.store import OtherContentError, close_period
+from invoicing.ledger.store import OtherContentError
 from invoicing.outbox.store import events_after
+from invoicing.periods.store import close_period
 from invoicing.wallets import store
 from invoicing.wallets.lots import INVOICES
 from invoicing.wallets.store import Lot

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from invoicing.ledger import store
 from invoicing.ledger.documents import POSTABLE, Document
 from invoicing.ledger.store import OtherContentError
+from invoicing.periods import store as periods
 from meterline.ledger import posted, reverse
 from meterline.verification import verified
 from stores.postgres import tenant_transaction
@@ -39,7 +40,7 @@ def test_any_sequence_of_operations_leaves_books_in_balance(shared_database: sa.
         if operation == "close":
             closed, day = day, day + timedelta(days=1)
             with tenant_transaction(shared_database, tenant) as connection:
-                store.close_period(connection, tenant, closed)
+                periods.close_period(connection, tenant, closed)
                 frozen = store.balances(
                     connection, tenant, effective_through=closed, by=("customer", "dimension")
                 ).rows()

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing.ledger.store import close_period, closed_through
+from invoicing.periods.store import close_period, closed_through
 from invoicing.recognition import store
 from invoicing.recognition.rows import LINES
 from tests.simulation.books import NOW, balances, post

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -87,3 +88,15 @@ def test_no_other_distribution_provides_a_name_of_ours() -> None:
     """Our top-level names are common words; another package with one of them would shadow us, or we it."""
     provided = packages_distributions()
     assert {name: provided.get(name) for name in PACKAGES if set(provided.get(name) or ()) - {"meterline"}} == {}
+
+
+def test_every_package_is_listed() -> None:
+    """A folder that is not in pyproject.toml would be missing from what is installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for top in {name.partition(".")[0] for name in listed}
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert found == listed

@@ -8,7 +8,7 @@ note to an invoice waits for those who do: the sums at the commit see all of the
 from alembic import op
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
