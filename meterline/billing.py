@@ -22,7 +22,7 @@ from invoicing.invoices.store import invoices_of, lines_of_all, remove_drafts, w
 from invoicing.late_usage.app import settle, tell
 from invoicing.outbox.events import created
 from invoicing.outbox.store import emit_frame
-from meterline.assembling import Assembly
+from meterline.assembling import ArrivedLate, Assembly
 from meterline.billable import ended_everywhere, policies_of
 from meterline.charged import Charged
 from meterline.invoice_json import invoice_lines_text
@@ -109,7 +109,8 @@ def _bill(app: System, month: Period, now: Callable[[], datetime], how: How, *, 
         bases, lost = yield from rate_run(app, run, month, terms, charged, levels)
         # 4. and 5.
         assembly = _assembly(run, terms, bases, charged.periods)
-        shown, said = _billed(app, run, assembly, charged, levels, contracts=terms.contracts, how=how, now=now)
+        arrived = partial(arrived_late, app, run, contracts=terms.contracts, policies=assembly.policies)
+        shown, said = billed(app.database, run, assembly, charged, levels, arrived=arrived, how=how, now=now)
     if how is How.PREVIEW:
         yield _shown(str(month), shown, as_json=as_json)
     yield from said
@@ -124,23 +125,22 @@ def _assembly(run: Run, terms: Terms, bases: dict[str, Basis], charged_periods: 
     return Assembly(run.tenant, run.period, bases | in_advance, names, policies)
 
 
-def _billed(
-    app: System,
+def billed(
+    database: sa.Engine,
     run: Run,
     assembly: Assembly,
     charged: Charged,
     levels: Levels,
     *,
-    contracts: Contracts,
+    arrived: ArrivedLate,
     how: How,
     now: Callable[[], datetime],
 ) -> tuple[Drafts, list[Output]]:
-    """Bills what was charged, in one transaction; returns what is only to be shown, and what to say of late usage."""
+    """Bill what was charged, in one transaction; returns what is only to be shown, and what to say of late usage."""
     shown: list[Drafts] = []
     said: list[Output] = []
     at = run.started_at
-    arrived = partial(arrived_late, app, run, contracts=contracts, policies=assembly.policies)
-    with app.database.begin() as connection, app.database.connect() as reader:
+    with database.begin() as connection, database.connect() as reader:
         invoicing.lock(connection, run.tenant)  # first: it locks out other runs
         if how is How.FINAL:
             rated = {name: basis for name, basis in assembly.bases.items() if name <= run.period}

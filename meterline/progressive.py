@@ -5,7 +5,7 @@ one transaction, and notes nothing before. The period's own run then bills what 
 period together come to what one alone would.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import polars as pl
@@ -33,6 +33,7 @@ from rating.rater import Rater
 from schemas.charge import ChargeKind
 from schemas.invoice import BOOKED, CHARGED, INVOICE_SERIES, Revenue, Run
 from schemas.log import Barrier
+from schemas.plan import Policies
 from schemas.tenant import DEFAULT_TENANT
 
 
@@ -108,15 +109,25 @@ def _drafts(connection: sa.Connection, charges: pl.DataFrame, run: Run, terms: T
     sums = _sums(charges, billed).join(issued_before_their_run(connection, run.tenant, run.period), on=key, how="anti")
     agreed = {each.customer: rater.progressive(each) for each in terms.contracts.contracts}
     wanted = crossed(sums, agreed, rater.progressive(None))
+    names = {contract.customer: contract.name for contract in terms.contracts.contracts}
+    policies = policies_of(terms.known_at(run.started_at), run)
+    return drafts_for(connection, wanted, charges, billed, run, names, policies)
+
+
+def drafts_for(
+    connection: sa.Connection, wanted: pl.DataFrame, charges: pl.DataFrame, billed: pl.DataFrame, run: Run,
+    names: Mapping[str, str], policies: Policies,
+) -> Drafts:  # fmt: skip
+    """The drafts for some customers (columns customer, currency): their charges, less what was billed of them."""
+    key = ["customer", "currency"]
     lines = lines_of(
         charges.join(wanted, on=key, how="semi", maintain_order="left"), billed.join(wanted, on=key, how="semi"),
         run_period=run.period, bases={run.period: run.basis},
     )  # fmt: skip
-    taxed = with_taxes(lines, policies_of(terms.known_at(run.started_at), run))
+    taxed = with_taxes(lines, policies)
     heads = periodic_heads(
-        lines, tenant=run.tenant, run_period=run.period, basis=run.basis, series=INVOICE_SERIES,
-        customer_names={contract.customer: contract.name for contract in terms.contracts.contracts},
-    )  # fmt: skip
+        lines, tenant=run.tenant, run_period=run.period, basis=run.basis, series=INVOICE_SERIES, customer_names=names
+    )
     so_far = progressive_so_far(connection, run.tenant, run.period)
     return drafted(taxed.lines, taxed.groups, progressive_heads(heads, so_far))
 
