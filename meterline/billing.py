@@ -21,7 +21,7 @@ from invoicing.invoices.drafts import Drafts
 from invoicing.invoices.store import invoices_of, lines_of_all, remove_drafts, write
 from invoicing.late_usage.app import settle, tell
 from invoicing.outbox.events import created
-from invoicing.outbox.store import emit_frame
+from invoicing.outbox.store import emit_frame, untold
 from meterline.assembling import Assembly
 from meterline.billable import ended_everywhere, policies_of
 from meterline.charged import Charged
@@ -182,7 +182,8 @@ def _succeeding(drafts: Drafts, before: dict[str, int]) -> Drafts:
 
 def _keep(connection: sa.Connection, drafts: Drafts, run: Run) -> None:
     write(connection, drafts.invoices, drafts.lines)
-    emit_frame(connection, created(drafts.invoices.filter(pl.col("version") == 1), at=run.started_at))
+    new = drafts.invoices.filter(pl.col("version") == 1)
+    emit_frame(connection, untold(connection, created(new, at=run.started_at)))
 
 
 def _result(app: System, period: str, *, as_json: bool) -> Iterator[Output]:
