@@ -19,7 +19,7 @@ from meterline.tables import balance_table, entry_table
 from meterline.verification import verified
 from schemas.money import MINOR_UNITS, major
 from schemas.tenant import DEFAULT_TENANT
-from stores.postgres import tenant_transaction
+from stores.postgres import as_tenant, tenant_transaction
 
 REOPEN_HOURS_MAX = 7 * 24
 
@@ -124,8 +124,16 @@ def verify_ledger(app: System) -> Iterator[Output]:
 
 def posted(database: sa.Engine, tenant: str, documents: list[Document], *, now: datetime) -> tuple[Journal, int]:
     """Post documents; returns their journal, and how many of its entries were new."""
+    with database.begin() as connection:
+        return posted_in(connection, tenant, documents, now=now)
+
+
+def posted_in(
+    connection: sa.Connection, tenant: str, documents: list[Document], *, now: datetime
+) -> tuple[Journal, int]:
+    """As `posted`, in the connection's transaction."""
     journal = entries_of(*frames_of(documents, tenant), booked_at=now)
-    with tenant_transaction(database, tenant) as connection:
+    with as_tenant(connection, tenant):
         return journal, store.post(connection, journal.entries, journal.postings)
 
 

@@ -47,7 +47,9 @@ from meterline.operations import LOCAL_OPERATIONS, OPERATIONS, checked_parameter
 from meterline.output import encode
 from meterline.publisher import sending_webhooks
 from meterline.rollups import backfills_of
+from meterline.settlements_api import settlement_routes
 from meterline.system import configure_meters
+from meterline.wallets_api import wallet_routes
 from meterline.webhooks import private_allowed
 from meterline.webhooks_api import webhook_routes
 from stores.api_keys import look_up
@@ -170,6 +172,8 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
             *ledger_routes(app.database),
             *manual_invoice_routes(app.database),
             *meter_routes(app.log),
+            *settlement_routes(app.database),
+            *wallet_routes(app.database),
             *webhook_routes(app.database, private=private_allowed(os.environ)),
             *usage.routes(),
             Route("/healthz", health),
