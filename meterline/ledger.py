@@ -80,7 +80,7 @@ def reverse_entry(app: System, *, entry: str, effective_at: str | None, why: str
     yield Text(text=f"{entry}: reversed by {reversed_by}")
 
 
-def close_books(app: System, *, through: str, anyway: bool) -> Iterator[Output]:
+def close_books(app: System, *, through: str, anyway: bool, by: str | None = None) -> Iterator[Output]:
     """Go through the checklist, and close the books through a day when nothing is open, or anyway."""
     last = date.fromisoformat(through)
     open_points, rows = [], []
@@ -93,7 +93,7 @@ def close_books(app: System, *, through: str, anyway: bool) -> Iterator[Output]:
         yield Failure(message=f"not closed: {'; '.join(open_points)}. Settle them, or close --anyway")
         return
     with app.database.begin() as connection:
-        new = periods.close_period(connection, DEFAULT_TENANT, last)
+        new = periods.close_period(connection, DEFAULT_TENANT, last, by=by)
     yield Text(text=f"the books are closed through {last}{'' if new else ', as they were before'}")
 
 

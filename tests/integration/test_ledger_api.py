@@ -118,9 +118,10 @@ def test_the_books_are_kept_by_commands(database: sa.Engine) -> None:
     [line] = said(database, "list_entries", document="pay_1", as_json=True)
     entry = line.partition('"id":"')[2][:32]
     assert [*said(database, "close_books", through="2026-01-31", anyway=False)] == [
-        "bill runs are posted done", "revenue is recognised done",
-        "payouts are settled in minor units, (no payout) 1250 EUR", "settlements are looked at done",
-        "nothing is pending done", "the books are as posted done",
+        "bill runs are posted done", "months are billed done", "no drafts are left done",
+        "usage is stored up to every cut done", "accruals of billed months are taken back done",
+        "revenue is recognised done", "payouts are settled in minor units, (no payout) 1250 EUR", "settlements are looked at done",
+        "nothing is pending done", "the audit of the books is clean done", "the books are as posted done",
         "failed: not closed: payouts are settled. Settle them, or close --anyway",
     ]  # fmt: skip
     assert next(said(database, "reverse_entry", entry=entry, effective_at="2026-01-31", why="twice")).startswith(entry)
