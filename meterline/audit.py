@@ -177,6 +177,11 @@ def audit(app: System, *, month: str | None = None) -> Iterator[Output]:
         yield Failure(message="broken: " + "; ".join(broken))
 
 
+def broken_books(connection: sa.Connection) -> list[str]:
+    """The promises about the books, of all tenants, that what is stored shows to be broken."""
+    return [name for name, sql in _BOOK_CHECKS.items() if connection.execute(sa.text(sql)).scalar_one()]
+
+
 def write_metrics(file: Path) -> None:
     """Write the result for Prometheus, as node_exporter reads it. Nothing, where no audit came to its end."""
     if REGISTRY.get_sample_value("meterline_audit_timestamp_seconds"):
