@@ -96,6 +96,20 @@ _BOOK_CHECKS = {
             FROM postings JOIN journal_entries USING (tenant, sequence)
             WHERE account IN (1100, 2100) AND document_kind = 'invoice' GROUP BY 1, 2, 3) p
         USING (tenant, customer, currency) WHERE coalesce(i.total, 0) <> coalesce(p.total, 0)""",
+    "tax payable is the tax of invoices less that of credit notes, by tax and rate": """
+        SELECT count(*) FROM (
+            SELECT FROM (
+                SELECT tenant, currency, format('%s %s%%', tax ->> 'name', tax ->> 'rate_percent') AS dimension,
+                    (tax ->> 'tax_minor')::bigint AS amount_minor
+                FROM (SELECT tenant, currency, taxes FROM invoices WHERE state NOT IN ('draft', 'void')) i
+                CROSS JOIN LATERAL json_array_elements(i.taxes) AS tax
+                UNION ALL SELECT tenant, currency, format('%s %s%%', tax ->> 'name', tax ->> 'rate_percent'),
+                    -(tax ->> 'tax_minor')::bigint
+                FROM credit_notes n CROSS JOIN LATERAL json_array_elements(n.taxes) AS tax
+                UNION ALL SELECT p.tenant, p.currency, p.dimension, p.amount_minor
+                FROM postings p JOIN journal_entries e USING (tenant, sequence)
+                WHERE p.account = 2000 AND e.document_kind IN ('invoice', 'void', 'credit note')) both_sides
+            GROUP BY tenant, currency, dimension HAVING sum(amount_minor) <> 0) differing""",
     "unearned revenue is what is scheduled and not recognised": """
         SELECT count(*) FROM (
             SELECT FROM (
@@ -161,6 +175,11 @@ def audit(app: System, *, month: str | None = None) -> Iterator[Output]:
         yield Text(text=f"ledger of {tenant}: entry {finding.sequence} {finding.entry_id}: {finding.what}")
     if broken := [name for name, faults in found.items() if faults]:
         yield Failure(message="broken: " + "; ".join(broken))
+
+
+def broken_books(connection: sa.Connection) -> list[str]:
+    """The promises about the books, of all tenants, that what is stored shows to be broken."""
+    return [name for name, sql in _BOOK_CHECKS.items() if connection.execute(sa.text(sql)).scalar_one()]
 
 
 def write_metrics(file: Path) -> None:

@@ -21,7 +21,7 @@ from invoicing.invoices.drafts import Drafts
 from invoicing.invoices.store import invoices_of, lines_of_all, remove_drafts, write
 from invoicing.late_usage.app import settle, tell
 from invoicing.outbox.events import created
-from invoicing.outbox.store import emit_frame
+from invoicing.outbox.store import emit_frame, untold
 from meterline.assembling import ArrivedLate, Assembly
 from meterline.billable import ended_everywhere, policies_of
 from meterline.charged import Charged
@@ -41,6 +41,7 @@ from schemas.invoice import INVOICES, LINES, Basis, InvoiceKind, Run
 from schemas.log import Barrier
 from schemas.tenant import DEFAULT_TENANT
 
+GRACE_HOURS_MAX = 31 * 24
 NOTHING_UNBILLED = pl.DataFrame(schema=UNBILLED)
 
 
@@ -59,7 +60,8 @@ def bill(
     app: System,
     *,
     period: str,
-    how: str = How.FINAL,
+    how: str | None = None,
+    grace_hours: int | None = None,
     as_json: bool = False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Iterator[Output]:
@@ -74,8 +76,12 @@ def bill(
        Late usage is billed on these, billed again or written off, as its policy says.
     5. Issue them: finish the run, number the invoices, post their journal entries and emit what was posted, in one
        transaction. Or keep the drafts, or show them only.
+
+    For so many hours of grace after the period's end it keeps drafts, and bills from then on; `how` says otherwise.
     """
     month = Period.parse(period)
+    if grace_hours is not None and not 0 <= grace_hours <= GRACE_HOURS_MAX:
+        raise ValueError(f"grace of {grace_hours} hours; allowed: 0 to {GRACE_HOURS_MAX}")
     with app.database.connect() as connection:
         contracts = invoicing.latest_contracts(connection, DEFAULT_TENANT)
     ends_at = ended_everywhere(month, Contracts.from_canonical(contracts.body) if contracts else None)
@@ -89,11 +95,24 @@ def bill(
         yield Text(text=f"{known}; usage that arrived since goes to the next period's invoices")
         yield from _result(app, period, as_json=as_json)
         return
+    grace_until = ends_at + timedelta(hours=grace_hours or 0)
+    wanted = How(how) if how else How.DRAFT if now() < grace_until else How.FINAL
     with whole_rollups(app.database):
-        yield from _bill(app, month, now, How(how), as_json=as_json)
-    if how == How.PREVIEW:
+        yield from _bill(app, month, now, wanted, as_json=as_json)
+    if wanted is How.PREVIEW:
         return
     yield from _result(app, period, as_json=as_json)
+    if grace_hours is not None and not as_json:
+        yield _grace(period, wanted, None if how else grace_until)
+
+
+def _grace(period: str, how: How, until: datetime | None) -> Text:
+    """What a run with a grace period did, and until when its drafts follow; without an instant, it was told how."""
+    if how is How.FINAL:
+        ended = f"; its grace ended at {until:%Y-%m-%d %H:%M} (UTC)" if until else ""
+        return Text(text=f"{period} is billed{ended}")
+    follow = f"until {until:%Y-%m-%d %H:%M} (UTC), and are billed from then on," if until else "until it is billed,"
+    return Text(text=f"drafts of {period}: they follow new usage {follow} whenever this is repeated")
 
 
 def _bill(app: System, month: Period, now: Callable[[], datetime], how: How, *, as_json: bool) -> Iterator[Output]:
@@ -182,7 +201,8 @@ def _succeeding(drafts: Drafts, before: dict[str, int]) -> Drafts:
 
 def _keep(connection: sa.Connection, drafts: Drafts, run: Run) -> None:
     write(connection, drafts.invoices, drafts.lines)
-    emit_frame(connection, created(drafts.invoices.filter(pl.col("version") == 1), at=run.started_at))
+    new = drafts.invoices.filter(pl.col("version") == 1)
+    emit_frame(connection, untold(connection, created(new, at=run.started_at)))
 
 
 def _result(app: System, period: str, *, as_json: bool) -> Iterator[Output]:

@@ -123,12 +123,16 @@ def import_file(data: Path, file: Path) -> None:
     "--draft", "how", flag_value="draft", help="Make drafts, which follow new usage whenever this is repeated."
 )
 @click.option("--dry-run", "how", flag_value="preview", help="Only show what would be billed.")
+@click.option("--grace-hours", type=int, metavar="HOURS", help="Drafts for so long after the month's end, then final.")
 @click.option("--progressive", is_flag=True, help="While the month runs: bill usage that crossed a threshold.")
 @click.option("--json", "as_json", is_flag=True, help="One invoice with its lines a line.")
-def bill(data: Path, period: str, how: str | None, progressive: bool, as_json: bool) -> None:
+def bill(data: Path, period: str, how: str | None, grace_hours: int | None, progressive: bool, as_json: bool) -> None:
     """Bill a month: cut the log, rate the usage, post invoices and adjustments. Safe to kill and repeat."""
+    if progressive and grace_hours is not None:
+        raise click.UsageError("--grace-hours: allowed: not with --progressive, which bills while the month runs")
     operation = "bill_progressively" if progressive else "bill"
-    run(data, operation, period=period, as_json=as_json, **({"how": how} if how else {}))
+    given = {name: value for name, value in (("how", how), ("grace_hours", grace_hours)) if value is not None}
+    run(data, operation, period=period, as_json=as_json, **given)
 
 
 @cli.command()

@@ -32,19 +32,13 @@ from schemas.domain_event import instant_text
 from schemas.money import MINOR_UNITS, major
 from schemas.tenant import DEFAULT_TENANT
 
-_CAMEL = {
-    "id": "id", "number": "number", "series": "series", "invoiceId": "invoice_id", "customer": "customer",
-    "reason": "reason", "comment": "comment", "currency": "currency", "minorUnits": "minor_units",
-    "subtotalMinor": "subtotal_minor", "taxMinor": "tax_minor", "totalMinor": "total_minor",
-    "appliedMinor": "applied_minor", "creditedMinor": "excess_minor",
-}  # fmt: skip
-_TAX = {
-    "name": "name",
-    "ratePercent": "rate_percent",
-    "mode": "mode",
-    "baseMinor": "base_minor",
-    "taxMinor": "tax_minor",
-}
+_SHOWN = {
+    name: name
+    for name in (
+        "id", "number", "series", "invoice_id", "customer", "reason", "comment", "currency", "minor_units",
+        "subtotal_minor", "tax_minor", "total_minor", "applied_minor",
+    )
+} | {"credited_minor": "excess_minor"}  # fmt: skip
 
 _CHECKED_NOW = "SET CONSTRAINTS check_ledger_at_commit, check_at_commit, credit_note_checked IMMEDIATE"
 """What a commit checks of the books, while it can still be told. Not all there is: the answer is not stored yet."""
@@ -73,7 +67,7 @@ def write_note(
         shown = note_document(connection, note)
         if dry_run:
             trial.rollback()
-    return shown | dict.fromkeys(("id", "number", "issuedAt")) if dry_run else shown
+    return shown | dict.fromkeys(("id", "number", "issued_at")) if dry_run else shown
 
 
 def note_document(connection: sa.Connection, note: pl.DataFrame) -> dict[str, Any]:
@@ -84,21 +78,21 @@ def note_document(connection: sa.Connection, note: pl.DataFrame) -> dict[str, An
     billed = {line["id"]: line for line in invoice_lines(connection, row["invoice_id"]).iter_rows(named=True)}
     lines = [
         {
-            "position": line["position"], "invoiceLine": billed[line["invoice_line_id"]]["position"],
-            "description": billed[line["invoice_line_id"]]["description"], "netMinor": line["net_minor"],
-            "taxMinor": line["tax_minor"], "taxes": _taxes(line["taxes"]),
+            "position": line["position"], "invoice_line": billed[line["invoice_line_id"]]["position"],
+            "description": billed[line["invoice_line_id"]]["description"], "net_minor": line["net_minor"],
+            "tax_minor": line["tax_minor"], "taxes": _taxes(line["taxes"]),
         }
         for line in store.lines_of(connection, row["id"]).iter_rows(named=True)
     ]  # fmt: skip
     due = max(about["total_minor"], 0) - about["settled_minor"]
-    of_invoice = {"number": about["number"], "state": about["state"], "dueMinor": due, "version": about["version"]}
+    of_invoice = {"number": about["number"], "state": about["state"], "due_minor": due, "version": about["version"]}
     return summary(row) | {"lines": lines, "invoice": of_invoice}
 
 
 def summary(row: dict[str, Any]) -> dict[str, Any]:
     """A row of credit notes, as the API lists it."""
-    shown = {alias: row[name] for alias, name in _CAMEL.items()}
-    return shown | {"taxes": _taxes(row["taxes"]), "issuedAt": instant_text(row["issued_at"])}
+    shown = {shown: row[name] for shown, name in _SHOWN.items()}
+    return shown | {"taxes": _taxes(row["taxes"]), "issued_at": instant_text(row["issued_at"])}
 
 
 def document(connection: sa.Connection, note: pl.DataFrame) -> Document:
@@ -130,7 +124,7 @@ def create_credit_note(
         )  # fmt: skip
     yield _table("Nothing is written: it would be" if dry_run else f"Credit note {note['number']}", [note])
     about = note["invoice"]
-    due = f"{major(about['dueMinor'], note['minorUnits']):f} {note['currency']}"
+    due = f"{major(about['due_minor'], note['minor_units']):f} {note['currency']}"
     yield Text(text=f"invoice {about['number']} {'would be' if dry_run else 'is'} {about['state']}; due: {due}")
 
 
@@ -166,9 +160,9 @@ CREDIT_NOTE_OPERATIONS = (create_credit_note, list_credit_notes, show_credit_not
 
 
 def _taxes(text: str | None) -> list[dict[str, Any]]:
-    """Taxes as the API shows them; a line's have no base."""
-    found = json.loads(text or "[]")
-    return [{alias: tax[name] for alias, name in _TAX.items() if name in tax} for tax in found]
+    """Taxes as the API shows them, which is as they are stored; a line's have no base."""
+    found: list[dict[str, Any]] = json.loads(text or "[]")
+    return found
 
 
 def _line(text: str, currency: str) -> dict[str, int]:
@@ -196,10 +190,10 @@ def _minor(text: str, currency: str) -> int:
 
 
 def _table(title: str, notes: list[dict[str, Any]]) -> Table:
-    amounts = ("subtotalMinor", "taxMinor", "totalMinor", "creditedMinor")
+    amounts = ("subtotal_minor", "tax_minor", "total_minor", "credited_minor")
     rows = [
         [note["number"] or "", note["invoice"]["number"], note["customer"], note["reason"], note["currency"]]
-        + [f"{major(note[name], note['minorUnits']):,f}" for name in amounts]
+        + [f"{major(note[name], note['minor_units']):,f}" for name in amounts]
         for note in notes
     ]
     names = ("subtotal", "tax", "total", "to credit")

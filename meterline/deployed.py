@@ -25,19 +25,15 @@ from ingest.api import routes as gateway_routes
 from ingest.rate_limit import RateLimits
 from ingest.store import replays_of
 from meterline.access import Keys, guarded
-from meterline.credit_notes_api import credit_note_routes
+from meterline.billing_api import billing_routes
 from meterline.customers import customers_of
-from meterline.invoices_api import invoice_routes
 from meterline.keys import key_routes, refuse_without_keys
 from meterline.known_keys import KnownKeys
-from meterline.ledger_api import ledger_routes
 from meterline.listening import Listening
-from meterline.manual_invoices_api import manual_invoice_routes
 from meterline.meters_api import meter_routes
 from meterline.rollups import backfills_of
 from meterline.server import Server
 from meterline.webhooks import private_allowed
-from meterline.webhooks_api import webhook_routes
 from schemas.log import Limits
 from stores.api_keys import look_up
 from stores.clickhouse import Clients, open_clickhouse
@@ -186,13 +182,9 @@ def gateway(
     return guarded(
         [
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
-            *credit_note_routes(database),
             *key_routes(database),
-            *invoice_routes(database),
-            *ledger_routes(database),
-            *manual_invoice_routes(database),
             *meter_routes(log),
-            *webhook_routes(database, private=private_allowed(os.environ)),
+            *billing_routes(database, private_targets=private_allowed(os.environ)),
             *(usage.routes() if usage else []),
             Route("/healthz", health),
             Route("/readyz", ready),

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 
@@ -57,6 +58,7 @@ def idempotent(
     handler: Handler,
     *,
     moves_money: bool = False,
+    bytes_max: int = BODY_BYTES_MAX,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Callable[[Request], Awaitable[Response]]:
     """A Starlette route that runs the handler in a transaction of its own, once an idempotency key.
@@ -67,7 +69,7 @@ def idempotent(
 
     async def route(request: Request) -> Response:
         try:
-            request.state.body = await _read(request)
+            request.state.body = await _read(request, bytes_max)
             call = _call_of(request)
         except RefusedError as refused:
             return problem_response(refused)
@@ -86,6 +88,16 @@ def body_of(request: Request) -> dict[str, Any]:
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
     if not isinstance(parsed, dict):
         raise RefusedError(HTTPStatus.BAD_REQUEST, "allowed: a body that is an object")
+    return parsed
+
+
+def exact_body_of(request: Request) -> dict[str, Any]:
+    """As `body_of`, with numbers as they were written: a Decimal where they have a point. Raises RefusedError."""
+    body_of(request)
+    try:
+        parsed: dict[str, Any] = json.loads(request.state.body, parse_float=Decimal)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
     return parsed
 
 
@@ -176,10 +188,10 @@ def _call_of(request: Request) -> _Call | None:
     return _Call(access.tenant, keys[0], hashed)
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request, bytes_max: int) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > BODY_BYTES_MAX:
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {BODY_BYTES_MAX} bytes")
+        if len(body) > bytes_max:
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {bytes_max} bytes")
     return bytes(body)

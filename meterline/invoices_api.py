@@ -8,39 +8,36 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
-import orjson
 import polars as pl
 import sqlalchemy as sa
-from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from ingest.request import RefusedError
 from invoicing.invoices import store
-from invoicing.invoices.lifecycle import NotTakenError, due_of
-from invoicing.invoices.store import ChangedMeanwhileError
-from invoicing.ledger.store import OtherContentError
+from invoicing.invoices.lifecycle import due_of
+from invoicing.recognition.store import schedule_of
 from invoicing.settlement import app
 from invoicing.settlement import store as settlement
-from invoicing.settlement.app import Act, ClosedPeriodError, NoCreditError
+from invoicing.settlement.app import Act
 from meterline.formats import DEFAULT_LOCALE, ENDINGS, FORMATS
-from meterline.idempotency import Handler, body_of, idempotent
+from meterline.idempotency import Handler, idempotent
 from meterline.invoice_json import invoice_documents
 from meterline.reading import number_of, reading
+from meterline.refusals import asked, check_now, json_answer, parsed, tenant_of, told, who_asks
 from meterline.rendering import document_of_invoice, rendered
 from meterline.versions import etag_of, refuse_other_version
-from schemas.api_key import Access
-from schemas.configuration import faults_of
 from schemas.domain_event import instant_text
 from schemas.invoice import LINES, State
 from schemas.money import MINOR_UNITS
 from schemas.payment import CreditApplication, FailedPayment, Payment, Reason, Refund, WriteOff
 
 PATH = "/api/v1/billing/invoices"
-CUSTOMER = "/api/v1/billing/customers/{customer}/credit"
+CUSTOMER = "/api/v1/billing/customers/{customer:path}/credit"
+"""A customer's name may hold slashes: what stands behind it is the end of the path."""
 LIMIT_MAX = 1_000
 TYPES = {
     "text": "text/plain; charset=utf-8", "json": "application/json", "html": "text/html; charset=utf-8",
@@ -50,12 +47,9 @@ TYPES = {
 _ASKED_FOR = {"text/html": "html", "application/pdf": "pdf", "application/xml": "ubl", "text/plain": "text"}
 _NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 
-_CHECK_NOW = "SET CONSTRAINTS check_at_commit, check_ledger_at_commit IMMEDIATE"
-
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
-Told = TypeVar("Told", bound=BaseModel)
 
 
 def invoice_routes(database: sa.Engine, *, now: Clock = lambda: datetime.now(UTC)) -> list[Route]:
@@ -65,17 +59,18 @@ def invoice_routes(database: sa.Engine, *, now: Clock = lambda: datetime.now(UTC
         ("/{id}/finalize", changes.finalize), ("/{id}/payments", changes.pay), ("/{id}/apply_credit", changes.apply),
         ("/{id}/void", changes.void), ("/{id}/uncollectible", changes.give_up),
     ]  # fmt: skip
-    failures = idempotent(database, _told(changes.fail), now=now)
-    refunds = idempotent(database, _told(changes.refund), moves_money=True, now=now)
+    failures = idempotent(database, told(changes.fail), now=now)
+    refunds = idempotent(database, told(changes.refund), moves_money=True, now=now)
     return [
-        Route(PATH, reading(database, _told(_list)), methods=["GET"]),
-        Route(f"{PATH}/{{id}}", reading(database, _told(_get)), methods=["GET"]),
+        Route(PATH, reading(database, told(_list)), methods=["GET"]),
+        Route(f"{PATH}/{{id}}", reading(database, told(_get)), methods=["GET"]),
+        Route(f"{PATH}/{{id}}/schedule", reading(database, told(_schedule)), methods=["GET"]),
         *(
-            Route(PATH + path, idempotent(database, _told(change), moves_money=True, now=now), methods=["POST"])
+            Route(PATH + path, idempotent(database, told(change), moves_money=True, now=now), methods=["POST"])
             for path, change in money
         ),
         Route(f"{PATH}/{{id}}/payment_failures", failures, methods=["POST"]),
-        Route(CUSTOMER, reading(database, _told(_credit)), methods=["GET"]),
+        Route(CUSTOMER, reading(database, told(_credit)), methods=["GET"]),
         Route(f"{CUSTOMER}/refunds", refunds, methods=["POST"]),
     ]
 
@@ -92,71 +87,68 @@ class _Changes:
 
     def pay(self, request: Request, connection: sa.Connection) -> Response:
         """Book a payment: 201, or 200 where it was told before."""
-        after, new = app.pay(connection, self._act(request), _id(request), _parsed(request, Payment))
+        after, new = app.pay(connection, self._act(request), _id(request), parsed(request, Payment))
         return _changed(connection, after, HTTPStatus.CREATED if new else HTTPStatus.OK)
 
     def fail(self, request: Request, connection: sa.Connection) -> Response:
         """Note a payment that failed: 201, or 200 where it was told before."""
-        after, new = app.fail_payment(connection, self._act(request), _id(request), _parsed(request, FailedPayment))
+        after, new = app.fail_payment(connection, self._act(request), _id(request), parsed(request, FailedPayment))
         return _changed(connection, after, HTTPStatus.CREATED if new else HTTPStatus.OK)
 
     def apply(self, request: Request, connection: sa.Connection) -> Response:
         """Settle it by customer credit."""
-        at_most = _parsed(request, CreditApplication).amount_minor
+        at_most = parsed(request, CreditApplication).amount_minor
         return _changed(connection, app.apply_credit(connection, self._act(request), _id(request), at_most)[0])
 
     def void(self, request: Request, connection: sa.Connection) -> Response:
         """Void it."""
-        reason = _parsed(request, Reason).reason
+        reason = parsed(request, Reason).reason
         return _changed(connection, app.void(connection, self._act(request), _id(request), reason))
 
     def give_up(self, request: Request, connection: sa.Connection) -> Response:
         """Write off what is due."""
-        why = _parsed(request, WriteOff)
+        why = parsed(request, WriteOff)
         return _changed(connection, app.mark_uncollectible(connection, self._act(request), _id(request), why))
 
     def refund(self, request: Request, connection: sa.Connection) -> Response:
         """Pay credit back: 201, or 200 where it was told before."""
         act, customer = self._act(request), request.path_params["customer"]
-        new = app.refund(connection, act, customer, _parsed(request, Refund))
-        connection.exec_driver_sql(_CHECK_NOW)
-        return _json(_credit_document(connection, act.tenant, customer), HTTPStatus.CREATED if new else HTTPStatus.OK)
+        new = app.refund(connection, act, customer, parsed(request, Refund))
+        check_now(connection)
+        return json_answer(
+            _credit_document(connection, act.tenant, customer), HTTPStatus.CREATED if new else HTTPStatus.OK
+        )
 
     def _act(self, request: Request) -> Act:
-        access: Access = request.state.access
-        by = f"key {access.key_id}" if access.key_id else "api"
-        return Act(access.tenant, by, self._now(), lambda version: refuse_other_version(request, version))
+        by, tenant = who_asks(request), tenant_of(request)
+        return Act(tenant, by, self._now(), lambda version: refuse_other_version(request, version))
 
 
 def _list(request: Request, connection: sa.Connection) -> Response:
-    asked = dict(request.query_params)
-    if unknown := sorted(set(asked) - {"customer", "period", "state", "after", "limit"}):
-        raise RefusedError(
-            HTTPStatus.BAD_REQUEST, f"{', '.join(unknown)}; allowed: customer, period, state, after, limit"
-        )
-    state = asked.get("state")
+    query = asked(request, "customer", "period", "state", "after", "limit")
+    state = query.get("state")
     if state is not None and state not in set(State):
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"state: allowed: {', '.join(State)}")
     limit = number_of(request, "limit", 100, LIMIT_MAX)
     found = store.invoices_of(
-        connection, _tenant(request), asked.get("period"), customer=asked.get("customer"),
-        state=State(state) if state else None, after=asked.get("after"), limit=limit,
+        connection, tenant_of(request), query.get("period"), customer=query.get("customer"),
+        state=State(state) if state else None, after=query.get("after"), limit=limit,
     )  # fmt: skip
     documents = [_head(each) for each in invoice_documents(found, pl.DataFrame(schema=LINES))]
     more = {"next_after": documents[-1]["id"]} if documents and len(documents) == limit else {}
-    return _json({"items": documents, **more})
+    return json_answer({"items": documents, **more})
 
 
 def _get(request: Request, connection: sa.Connection) -> Response:
     form = request.query_params.get("format") or _accepted(request)
     if form is not None and form not in FORMATS:
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"format: allowed: {', '.join(FORMATS)}")
-    found = store.invoice(connection, _tenant(request), _id(request))
+    found = store.invoice(connection, tenant_of(request), _id(request))
     etag = etag_of(found["version"].item())
     if form is None:
-        answer = _json(_document(connection, found))
+        answer = json_answer(_document(connection, found))
     else:
-        document = document_of_invoice(connection, _tenant(request), found)
+        document = document_of_invoice(connection, tenant_of(request), found)
         try:
             content = rendered(document, form, request.query_params.get("locale", DEFAULT_LOCALE))
         except ValueError as error:  # what the format cannot express, or a locale that there is none of
@@ -169,8 +161,18 @@ def _get(request: Request, connection: sa.Connection) -> Response:
     return answer
 
 
+def _schedule(request: Request, connection: sa.Connection) -> Response:
+    """The months that its lines in advance are earned in, and what of them is earned."""
+    found = store.invoice(connection, tenant_of(request), _id(request)).row(0, named=True)
+    rows = schedule_of(connection, found["tenant"], invoice_id=found["id"]).drop("currency").to_dicts()
+    left = sum(row["amount_minor"] for row in rows if not row["recognised"])
+    head = {"invoice": found["number"], "currency": found["currency"], "minor_units": found["minor_units"]}
+    months = [{**row, "month": f"{row['month']:%Y-%m}"} for row in rows]
+    return json_answer({"id": found["id"], **head, "unearned_minor": left, "items": months})
+
+
 def _credit(request: Request, connection: sa.Connection) -> Response:
-    return _json(_credit_document(connection, _tenant(request), request.path_params["customer"]))
+    return json_answer(_credit_document(connection, tenant_of(request), request.path_params["customer"]))
 
 
 def _credit_document(connection: sa.Connection, tenant: str, customer: str) -> dict[str, Any]:
@@ -184,10 +186,10 @@ def _credit_document(connection: sa.Connection, tenant: str, customer: str) -> d
 
 def _changed(connection: sa.Connection, after: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Response:
     """The invoice as it is now. The checks of the commit run here, where they can still be told of."""
-    connection.exec_driver_sql(_CHECK_NOW)
+    check_now(connection)
     found = store.invoice(connection, after["tenant"], after["id"])
     logger.info("invoice %s of %s is %s, version %s", after["id"], after["tenant"], after["state"], after["version"])
-    answer = _json(_document(connection, found), status)
+    answer = json_answer(_document(connection, found), status)
     answer.headers["ETag"] = etag_of(found["version"].item())
     return answer
 
@@ -219,49 +221,6 @@ def _accepted(request: Request) -> str | None:
     return None
 
 
-def _told(handler: Handler) -> Handler:
-    """The handler, whose refusals say what is allowed."""
-
-    def told(request: Request, connection: sa.Connection) -> Response:
-        try:
-            return handler(request, connection)
-        except LookupError as error:
-            raise RefusedError(HTTPStatus.NOT_FOUND, str(error)) from None
-        except NotTakenError as error:
-            raise RefusedError(HTTPStatus.CONFLICT, str(error), allowed=list(error.allowed)) from None
-        except (OtherContentError, ChangedMeanwhileError, ClosedPeriodError, NoCreditError) as error:
-            raise RefusedError(HTTPStatus.CONFLICT, str(error)) from None
-        except RefusedError:
-            raise
-        except ValueError as error:
-            raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from None
-        except sa.exc.IntegrityError as error:  # a rule of the books, such as a period that was closed meanwhile
-            reason = str(error.orig).splitlines()[0]
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from None
-
-    return told
-
-
-def _parsed(request: Request, model: type[Told]) -> Told:
-    try:
-        return model.model_validate(body_of(request))
-    except ValidationError as error:
-        faults = faults_of(error, "the request")
-        listed = [{"field": fault.key, "value": fault.value, "message": fault.allowed} for fault in faults]
-        detail = "; ".join(f"{fault.key}: {fault.allowed}" for fault in faults)
-        raise RefusedError(HTTPStatus.BAD_REQUEST, detail, validationErrors=listed) from None
-
-
 def _id(request: Request) -> str:
     key: str = request.path_params["id"]
     return key
-
-
-def _tenant(request: Request) -> str:
-    access: Access = request.state.access
-    return access.tenant
-
-
-def _json(value: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    headers = {"Cache-Control": "no-store"}
-    return Response(orjson.dumps(value), status_code=status, media_type="application/json", headers=headers)

@@ -19,7 +19,7 @@ from meterline.tables import balance_table, entry_table
 from meterline.verification import verified
 from schemas.money import MINOR_UNITS, major
 from schemas.tenant import DEFAULT_TENANT
-from stores.postgres import tenant_transaction
+from stores.postgres import as_tenant, tenant_transaction
 
 REOPEN_HOURS_MAX = 7 * 24
 
@@ -80,7 +80,7 @@ def reverse_entry(app: System, *, entry: str, effective_at: str | None, why: str
     yield Text(text=f"{entry}: reversed by {reversed_by}")
 
 
-def close_books(app: System, *, through: str, anyway: bool) -> Iterator[Output]:
+def close_books(app: System, *, through: str, anyway: bool, by: str | None = None) -> Iterator[Output]:
     """Go through the checklist, and close the books through a day when nothing is open, or anyway."""
     last = date.fromisoformat(through)
     open_points, rows = [], []
@@ -93,7 +93,7 @@ def close_books(app: System, *, through: str, anyway: bool) -> Iterator[Output]:
         yield Failure(message=f"not closed: {'; '.join(open_points)}. Settle them, or close --anyway")
         return
     with app.database.begin() as connection:
-        new = periods.close_period(connection, DEFAULT_TENANT, last)
+        new = periods.close_period(connection, DEFAULT_TENANT, last, by=by)
     yield Text(text=f"the books are closed through {last}{'' if new else ', as they were before'}")
 
 
@@ -124,8 +124,16 @@ def verify_ledger(app: System) -> Iterator[Output]:
 
 def posted(database: sa.Engine, tenant: str, documents: list[Document], *, now: datetime) -> tuple[Journal, int]:
     """Post documents; returns their journal, and how many of its entries were new."""
+    with database.begin() as connection:
+        return posted_in(connection, tenant, documents, now=now)
+
+
+def posted_in(
+    connection: sa.Connection, tenant: str, documents: list[Document], *, now: datetime
+) -> tuple[Journal, int]:
+    """As `posted`, in the connection's transaction."""
     journal = entries_of(*frames_of(documents, tenant), booked_at=now)
-    with tenant_transaction(database, tenant) as connection:
+    with as_tenant(connection, tenant):
         return journal, store.post(connection, journal.entries, journal.postings)
 
 

@@ -1,125 +1,87 @@
-"""The ledger over HTTP, for keys with the scope admin: each reads and posts the books of its own tenant."""
+"""The ledger over HTTP, for keys with the scope admin: each reads and posts the books of its own tenant.
 
-import json
+Posting takes an Idempotency-Key, which is kept for ever. Without one it is safe to repeat, too: a
+document is posted once.
+"""
+
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
 from http import HTTPStatus
-from typing import Any
 
-import orjson
 import sqlalchemy as sa
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.api import problem_response
 from ingest.request import RefusedError
 from invoicing.ledger import store
 from invoicing.ledger.documents import documents_of
-from meterline.access import body_of
-from meterline.ledger import balance_documents, day_of, entry_documents, instant_of, posted
-from schemas.configuration import ConfigurationError
+from meterline.idempotency import exact_body_of, idempotent
+from meterline.ledger import balance_documents, day_of, entry_documents, instant_of, posted_in
+from meterline.reading import reading
+from meterline.refusals import asked, check_now, json_answer, tenant_of, told
 
+PATH = "/api/v1/billing/ledger"
 BODY_BYTES_MAX = 4 << 20
 PAGE_MAX = 1_000
 
-Answer = tuple[HTTPStatus, Any]
+Clock = Callable[[], datetime]
 
 
-def ledger_routes(database: sa.Engine) -> list[Route]:
+def ledger_routes(database: sa.Engine, *, now: Clock = lambda: datetime.now(UTC)) -> list[Route]:
     """The routes of the ledger: post entries, list them or fetch one, and balances."""
 
-    def route(answer: Callable[[sa.Engine, str, Request, bytes], Answer]) -> Callable[[Request], Any]:
-        async def answered(request: Request) -> Response:
-            try:
-                body = await body_of(request, BODY_BYTES_MAX) if request.method == "POST" else b""
-                status, value = await run_in_threadpool(answer, database, request.state.tenant, request, body)
-            except RefusedError as refused:
-                return problem_response(refused)
-            except ConfigurationError as error:
-                listed = [
-                    {"field": _text(fault.key), "detail": _text(f"{fault.value}: {fault.allowed}")}
-                    for fault in error.faults
-                ]
-                detail = f"{len(listed)} faults; nothing was posted"
-                return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, detail, validationErrors=listed))
-            except store.OtherContentError as error:
-                return problem_response(RefusedError(HTTPStatus.CONFLICT, str(error)))
-            except (ValueError, OverflowError) as error:  # an instant outside of the calendar overflows
-                return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, str(error)))
-            except (sa.exc.IntegrityError, sa.exc.DataError) as error:  # a rule of the books, such as a closed period
-                reason = str(error.orig).splitlines()[0]
-                return problem_response(RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, reason))
-            return Response(orjson.dumps(value), status_code=status, media_type="application/json")
+    def post(request: Request, connection: sa.Connection) -> Response:
+        return _post(request, connection, now())
 
-        return answered
-
+    posting = idempotent(database, told(post), moves_money=True, bytes_max=BODY_BYTES_MAX, now=now)
     return [
-        Route("/api/v1/billing/ledger/entries", route(_post), methods=["POST"]),
-        Route("/api/v1/billing/ledger/entries", route(_list), methods=["GET"]),
-        Route("/api/v1/billing/ledger/entries/{id}", route(_fetch), methods=["GET"]),
-        Route("/api/v1/billing/ledger/balances", route(_balances), methods=["GET"]),
+        Route(f"{PATH}/entries", posting, methods=["POST"]),
+        Route(f"{PATH}/entries", reading(database, told(_list)), methods=["GET"]),
+        Route(f"{PATH}/entries/{{id}}", reading(database, told(_fetch)), methods=["GET"]),
+        Route(f"{PATH}/balances", reading(database, told(_balances)), methods=["GET"]),
     ]
 
 
-def _post(database: sa.Engine, tenant: str, _: Request, body: bytes) -> Answer:
+def _post(request: Request, connection: sa.Connection, at: datetime) -> Response:
     """Post `{"documents": [...]}`, all or none: 201 when some were new, 200 when all were there."""
-    try:
-        given = json.loads(body, parse_float=Decimal)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
-    if not isinstance(given, dict) or set(given) != {"documents"}:
+    given = exact_body_of(request)
+    if set(given) != {"documents"}:
         raise RefusedError(HTTPStatus.BAD_REQUEST, 'allowed: an object {"documents": [...]}')
-    journal, new = posted(database, tenant, documents_of(given["documents"], "the request"), now=datetime.now(UTC))
-    ids = journal.entries["id"].to_list()
-    return HTTPStatus.CREATED if new else HTTPStatus.OK, {"entries": ids, "posted": new}
+    documents = documents_of(given["documents"], "the request")
+    journal, new = posted_in(connection, tenant_of(request), documents, now=at)
+    check_now(connection)
+    status = HTTPStatus.CREATED if new else HTTPStatus.OK
+    return json_answer({"entries": journal.entries["id"].to_list(), "posted": new}, status)
 
 
-def _list(database: sa.Engine, tenant: str, request: Request, _: bytes) -> Answer:
+def _list(request: Request, connection: sa.Connection) -> Response:
     """Entries by the chain's order; `after` is the sequence of the last one of the page before."""
-    asked = _asked(request, {"document", "account", "from", "to", "after", "limit"})
-    limit = min(int(asked.get("limit", "100")), PAGE_MAX)
-    with database.connect() as connection:
-        found = store.entries(
-            connection, tenant, document=asked.get("document"), since=day_of(asked.get("from")),
-            account=int(asked["account"]) if "account" in asked else None, through=day_of(asked.get("to")),
-            after=int(asked.get("after", "0")), limit=limit,
-        )  # fmt: skip
-    return HTTPStatus.OK, {"entries": entry_documents(*found)}
+    query = asked(request, "document", "account", "from", "to", "after", "limit")
+    found = store.entries(
+        connection, tenant_of(request), document=query.get("document"), since=day_of(query.get("from")),
+        account=int(query["account"]) if "account" in query else None, through=day_of(query.get("to")),
+        after=int(query.get("after", "0")), limit=min(int(query.get("limit", "100")), PAGE_MAX),
+    )  # fmt: skip
+    return json_answer({"entries": entry_documents(*found)})
 
 
-def _fetch(database: sa.Engine, tenant: str, request: Request, _: bytes) -> Answer:
+def _fetch(request: Request, connection: sa.Connection) -> Response:
     entry = request.path_params["id"].replace("-", "")
     known = len(entry) == 32 and not set(entry) - set("0123456789abcdef")
-    with database.connect() as connection:
-        found = store.entries(connection, tenant, entry_id=entry) if known else None
+    found = store.entries(connection, tenant_of(request), entry_id=entry) if known else None
     if found is None or found[0].is_empty():
         raise RefusedError(HTTPStatus.NOT_FOUND, "no such entry")
-    return HTTPStatus.OK, entry_documents(*found)[0]
+    return json_answer(entry_documents(*found)[0])
 
 
-def _balances(database: sa.Engine, tenant: str, request: Request, _: bytes) -> Answer:
-    asked = _asked(request, {"asOf", "bookedThrough", "by"})
-    by = tuple(each for each in asked.get("by", "").split(",") if each)
+def _balances(request: Request, connection: sa.Connection) -> Response:
+    query = asked(request, "as_of", "booked_through", "by")
+    by = tuple(each for each in query.get("by", "").split(",") if each)
     if set(by) - {"customer", "dimension"}:
         raise RefusedError(HTTPStatus.BAD_REQUEST, "by: allowed: customer, dimension, or customer,dimension")
-    with database.connect() as connection:
-        found = store.balances(
-            connection, tenant, by=by, effective_through=day_of(asked.get("asOf")),
-            booked_through=instant_of(asked.get("bookedThrough")),
-        )  # fmt: skip
-    return HTTPStatus.OK, {"balances": balance_documents(found)}
-
-
-def _asked(request: Request, allowed: set[str]) -> dict[str, str]:
-    asked = dict(request.query_params)
-    if unknown := sorted(set(asked) - allowed):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, f"{', '.join(unknown)}; allowed: {', '.join(sorted(allowed))}")
-    return asked
-
-
-def _text(said: str) -> str:
-    """A text that UTF-8 can have: half of a surrogate pair becomes a question mark."""
-    return said.encode("utf-8", "replace").decode()
+    found = store.balances(
+        connection, tenant_of(request), by=by, effective_through=day_of(query.get("as_of")),
+        booked_through=instant_of(query.get("booked_through")),
+    )  # fmt: skip
+    return json_answer({"balances": balance_documents(found)})

@@ -114,6 +114,7 @@ def _add_closing(group: click.Group, run: Callable[..., None], data_option: Comm
     @data_option
     @click.option("--through", required=True, metavar="DATE", help="The last day of the period.")
     @click.option("--anyway", is_flag=True, help="Also when points of the checklist are open.")
+    @click.option("--by", metavar="WHO", help="Who closes them; stands in the event that tells of it.")
     def close(data: Path, **parameters: Any) -> None:
         """Close the books through a day, when the checklist is done."""
         run(data, "close_books", **parameters)

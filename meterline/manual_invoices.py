@@ -19,7 +19,7 @@ from invoicing.invoices.drafts import Drafts, drafted
 from invoicing.invoices.manual import ManualInvoice, document_digest, head_of, lines_of, parse_invoices
 from invoicing.ledger.store import OtherContentError
 from invoicing.outbox.events import created
-from invoicing.outbox.store import emit_frame
+from invoicing.outbox.store import emit_frame, untold
 from meterline.output import Output, Text
 from meterline.system import System
 from meterline.tables import invoice_table
@@ -92,7 +92,7 @@ def keep(
     kept = [_keep(connection, tenant, each, terms) for each in written]
     new = [each.invoices for each in kept if each.fate is Fate.CREATED]
     if new:
-        emit_frame(connection, created(pl.concat(new), at=at))
+        emit_frame(connection, untold(connection, created(pl.concat(new), at=at)))
     return kept
 
 

@@ -3,11 +3,9 @@
 Calls take an Idempotency-Key, which is kept for ever, and If-Match with the ETag of what was read.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 
@@ -23,7 +21,7 @@ from invoicing.invoices import store
 from invoicing.invoices.manual import ManualInvoice, invoices_of
 from invoicing.invoices.store import ChangedMeanwhileError
 from invoicing.ledger.store import OtherContentError
-from meterline.idempotency import Handler, body_of, idempotent
+from meterline.idempotency import Handler, exact_body_of, idempotent
 from meterline.invoice_json import invoice_documents
 from meterline.manual_invoices import Fate, Kept, keep, lock, remove
 from meterline.versions import etag_of, refuse_other_version
@@ -83,12 +81,7 @@ def _kept(connection: sa.Connection, request: Request, written: ManualInvoice, a
 
 def _written(request: Request) -> ManualInvoice:
     """The invoice that a request holds; its numbers are texts or exact, never floats."""
-    body_of(request)
-    try:
-        given = json.loads(request.state.body, parse_float=Decimal)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
-    [written] = invoices_of([given], _SOURCE)
+    [written] = invoices_of([exact_body_of(request)], _SOURCE)
     return written
 
 

@@ -32,16 +32,13 @@ from ingest.rate_limit import RateLimits
 from ingest.request import Refusal, RefusedError
 from ingest.store import replays_of
 from meterline.access import Keys, body_of, guarded, may_read_files
-from meterline.credit_notes_api import credit_note_routes
+from meterline.billing_api import billing_routes
 from meterline.customers import customers_of
 from meterline.directory import announced
 from meterline.embedded import Embedded, embedded
-from meterline.invoices_api import invoice_routes
 from meterline.keys import key_routes, local_key, refuse_without_keys
 from meterline.known_keys import KnownKeys
-from meterline.ledger_api import ledger_routes
 from meterline.listening import HOST, Listening, is_loopback
-from meterline.manual_invoices_api import manual_invoice_routes
 from meterline.meters_api import meter_routes
 from meterline.operations import LOCAL_OPERATIONS, OPERATIONS, checked_parameters, outputs_of
 from meterline.output import encode
@@ -49,7 +46,6 @@ from meterline.publisher import sending_webhooks
 from meterline.rollups import backfills_of
 from meterline.system import configure_meters
 from meterline.webhooks import private_allowed
-from meterline.webhooks_api import webhook_routes
 from stores.api_keys import look_up
 from stores.clickhouse import Clients, open_embedded
 
@@ -164,13 +160,9 @@ def application(app: Embedded, listening: Listening, keys: Keys | None) -> Starl
     return guarded(
         [
             *gateway_routes(group_commit, lambda: limits, RateLimits(time.monotonic_ns, listening.events_per_second)),
-            *credit_note_routes(app.database),
             *key_routes(app.database),
-            *invoice_routes(app.database),
-            *ledger_routes(app.database),
-            *manual_invoice_routes(app.database),
             *meter_routes(app.log),
-            *webhook_routes(app.database, private=private_allowed(os.environ)),
+            *billing_routes(app.database, private_targets=private_allowed(os.environ)),
             *usage.routes(),
             Route("/healthz", health),
             Route("/metrics", metrics),

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import polars as pl
+import sqlalchemy as sa
 
 from invoicing.reconciliation.files import STRIPE, is_stripe, parse_mapping, settlement_rows
-from invoicing.reconciliation.store import flags, reconcile_payout, resolve
+from invoicing.reconciliation.store import Reconciled, flags, reconcile_payout, resolve
 from meterline.output import Output, Table, Text
 from meterline.revenue import amount_text
 from meterline.system import System
@@ -29,26 +30,51 @@ def reconcile_file(
     tenant: str = DEFAULT_TENANT,
 ) -> Iterator[Output]:
     """Match the rows of a payout in a settlement file with the clearing account, and post what matches."""
-    if mapping is None and not is_stripe(text):
-        allowed = "allowed: the columns of Stripe's payout_reconciliation.itemized report, or a --mapping of columns"
-        raise ConfigurationError([Fault(file, "", "columns that are not known", allowed)])
-    columns = STRIPE if mapping is None else parse_mapping(mapping, mapping_file)
-    read = settlement_rows(text, file, columns, payout=payout)
     with app.database.begin() as connection:
-        done = reconcile_payout(
-            connection, tenant, payout, read.rows, file_digest=content_digest(text.encode()), at=datetime.now(UTC)
-        )
-    sums = done.result.matches.group_by("outcome", "currency").agg(
-        pl.len(), *[pl.col(f"{name}_minor").sum() for name in ("gross", "fee", "net", "ledger")]
-    )
+        done, others = reconciled(
+            connection, tenant, text=text, file=file, payout=payout, mapping=mapping, mapping_file=mapping_file,
+            at=datetime.now(UTC),
+        )  # fmt: skip
+    sums = sums_of(done.result.matches)
     rows = [
         (outcome, currency, f"{count:,}", *[_shown(minor, currency) for minor in minors])
-        for outcome, currency, count, *minors in sums.sort("outcome", "currency").rows()
+        for outcome, currency, count, *minors in sums.rows()
     ]
     numbers = ("count", "gross", "fee", "net", "in the books")
     yield Table(title=f"Payout {payout}", columns=("outcome", "currency", *numbers), rows=rows, numbers=numbers)
-    others = f"; {read.others:,} rows are of other payouts" if read.others else ""
-    yield Text(text=f"{done.posted:,} entries posted; digest {done.result.digest}{others}")
+    ignored = f"; {others:,} rows are of other payouts" if others else ""
+    yield Text(text=f"{done.posted:,} entries posted; digest {done.result.digest}{ignored}")
+
+
+def reconciled(
+    connection: sa.Connection,
+    tenant: str,
+    *,
+    text: str,
+    file: str,
+    payout: str,
+    mapping: str | None,
+    mapping_file: str,
+    at: datetime,
+) -> tuple[Reconciled, int]:
+    """Match a payout in a file with the books, and post what matches; also how many rows are of other payouts.
+
+    Raises ConfigurationError where the file or the mapping cannot be used.
+    """
+    if mapping is None and not is_stripe(text):
+        allowed = "allowed: the columns of Stripe's payout_reconciliation.itemized report, or a mapping of columns"
+        raise ConfigurationError([Fault(file, "", "columns that are not known", allowed)])
+    columns = STRIPE if mapping is None else parse_mapping(mapping, mapping_file)
+    read = settlement_rows(text, file, columns, payout=payout)
+    digest = content_digest(text.encode())
+    return reconcile_payout(connection, tenant, payout, read.rows, file_digest=digest, at=at), read.others
+
+
+def sums_of(matches: pl.DataFrame) -> pl.DataFrame:
+    """How many rows and entries had which outcome, in which currency, and what they come to."""
+    names = ("gross", "fee", "net", "ledger")
+    summed = [pl.col(f"{name}_minor").sum() for name in names]
+    return matches.group_by("outcome", "currency").agg(pl.len().alias("count"), *summed).sort("outcome", "currency")
 
 
 def list_flags(app: System, *, payout: str | None = None, tenant: str = DEFAULT_TENANT) -> Iterator[Output]:

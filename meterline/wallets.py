@@ -12,9 +12,8 @@ from meterline.ledger import instant_of
 from meterline.output import Output, Table, Text
 from meterline.revenue import amount_text
 from meterline.system import System
+from schemas.payment import PRIORITY_MAX
 from schemas.tenant import DEFAULT_TENANT
-
-PRIORITY_MAX = 100
 
 
 def top_up_wallet(

@@ -8,7 +8,6 @@ from typing import Annotated, Self
 
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
 
 from schemas.invoice import Columns
 
@@ -32,14 +31,7 @@ class Reason(StrEnum):
 
 
 class _Asked(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def _printable(text: str) -> str:
@@ -63,7 +55,7 @@ class CreditedLine(_Asked):
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
         if self.net_minor is not None and self.gross_minor is not None:
-            raise ValueError("allowed: netMinor or grossMinor, or neither for what is left of the line")
+            raise ValueError("allowed: net_minor or gross_minor, or neither for what is left of the line")
         return self
 
 
@@ -81,7 +73,7 @@ class Wanted(_Asked):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if sum(each is not None for each in (self.lines, self.net_minor, self.gross_minor)) > 1:
-            raise ValueError("allowed: one of lines, netMinor and grossMinor, or none for all that is left")
+            raise ValueError("allowed: one of lines, net_minor and gross_minor, or none for all that is left")
         positions = [line.position for line in self.lines or ()]
         if len(set(positions)) < len(positions):
             raise ValueError("lines: allowed: each position once")

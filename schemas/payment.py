@@ -1,9 +1,9 @@
 """Payments and refunds, as whoever collects them tells of them. Owns that no card number comes in with one."""
 
-from datetime import date
-from typing import Annotated
+from datetime import UTC, date, datetime
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schemas.card_number import holds_card_number
 
@@ -21,6 +21,14 @@ def _day(value: object) -> object:
     return date.fromisoformat(value) if isinstance(value, str) else value
 
 
+def _instant(value: object) -> object:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
 Name = Annotated[
     str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(_without_card)
 ]
@@ -30,6 +38,8 @@ Amount = Annotated[int, Field(gt=0, le=MINOR_MAX)]
 """Minor units."""
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Day = Annotated[date, BeforeValidator(_day)]
+Instant = Annotated[datetime, BeforeValidator(_instant), AfterValidator(_in_utc)]
+PRIORITY_MAX = 100
 
 
 class Told(BaseModel):
@@ -68,6 +78,44 @@ class Refund(Told):
     currency: Currency
     paid_on: Day
     payout: Text = ""
+
+
+class TopUp(Told):
+    """Credits that are put into a customer's wallet."""
+
+    reference: Name
+    """Of the payment, or of the decision to give credits. The same reference told twice is one."""
+    amount_minor: Amount
+    currency: Currency
+    promotional: bool = False
+    """Given for nothing."""
+    priority: Annotated[int, Field(ge=0, le=PRIORITY_MAX)] = 50
+    """The lower, the earlier it is burned."""
+    expires_at: Instant | None = None
+    invoiced: bool = False
+    """Whether an invoice asks for its price, not the gateway."""
+
+    @model_validator(mode="after")
+    def _one_price(self) -> Self:
+        if self.promotional and self.invoiced:
+            raise ValueError("promotional credits have no price; allowed: one of promotional and invoiced")
+        return self
+
+
+class Review(Told):
+    """What came of a flag that somebody looked at."""
+
+    note: Name
+
+
+class Settlement(Told):
+    """A settlement file of a gateway, and the payout that is matched."""
+
+    payout: Name
+    text: Annotated[str, Field(min_length=1)]
+    """The file, as CSV."""
+    mapping: str | None = None
+    """Which of its columns says what, as YAML; none for Stripe's itemized reconciliation report."""
 
 
 class Reason(Told):

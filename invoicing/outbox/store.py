@@ -114,6 +114,16 @@ def next_position(connection: sa.Connection, consumer: str, tenant: str) -> int 
     return found
 
 
+def untold(connection: sa.Connection, events: pl.DataFrame) -> pl.DataFrame:
+    """Those of the events (columns EVENTS) that were not emitted before, whatever they said then.
+
+    For what is told once: a draft that was deleted and drafted again was created before.
+    """
+    query = sa.text("SELECT id FROM outbox WHERE id = ANY (:ids)")
+    known = list(connection.execute(query, {"ids": events["id"].to_list()}).scalars())
+    return events.filter(~pl.col("id").is_in(known)) if known else events
+
+
 def advance(connection: sa.Connection, consumer: str, tenant: str, sequence: int) -> None:
     """Note, with the lock of `next_position`, that the consumer has had all events up to this one."""
     connection.execute(

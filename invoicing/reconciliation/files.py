@@ -87,7 +87,7 @@ def settlement_rows(text: str, file: str, mapping: Mapping, *, payout: str) -> S
     """
     try:
         table = pl.read_csv(text.encode(), separator=mapping.separator, infer_schema=False).fill_null("")
-    except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as error:
+    except pl.exceptions.PolarsError as error:
         raise ConfigurationError([Fault(file, "", str(error).splitlines()[0], "allowed: CSV with a header")]) from error
     _refuse_missing(table, file, mapping)
     count = table.height

@@ -43,6 +43,17 @@ _LOTS = """
     FROM wallets w JOIN wallet_lots l ON l.wallet_id = w.id
     CROSS JOIN LATERAL (SELECT sequence, balance_minor FROM wallet_moves m WHERE m.lot_id = l.id"""
 
+WALLETS: Columns = {
+    "id": pl.String, "customer": pl.String, "currency": pl.String, "balance_minor": pl.Int64, "version": pl.Int64,
+}  # fmt: skip
+"""Columns of wallets as they stand; the balance is with what has expired and was not taken away yet."""
+HISTORY: Columns = {
+    "lot_id": pl.String, "sequence": pl.Int64, "kind": pl.String, "document_id": pl.String, "invoice_id": pl.String,
+    "currency": pl.String, "amount_minor": pl.Int64, "balance_minor": pl.Int64,
+    "moved_at": pl.Datetime("us", "UTC"),
+}  # fmt: skip
+"""Columns of moves that were made."""
+
 
 @dataclass(frozen=True)
 class Lot:
@@ -212,6 +223,35 @@ def lots_of(
             ORDER BY sequence DESC LIMIT 1) m
         WHERE w.tenant = :tenant AND (CAST(:customer AS text) IS NULL OR w.customer = :customer) ORDER BY l.id"""
     return _read(connection, tenant, query, LOTS, customer=customer, at=at)
+
+
+def wallets_of(
+    connection: sa.Connection, tenant: str, customer: str | None = None, *, after: str | None = None, limit: int = 100
+) -> pl.DataFrame:
+    """The wallets (columns WALLETS) of one customer or of all, by customer and currency; those behind one, by id."""
+    query = """SELECT id, customer, currency, balance_minor, version FROM wallets
+               WHERE tenant = :tenant AND (CAST(:customer AS text) IS NULL OR customer = :customer)
+                   AND (CAST(:after AS text) IS NULL OR (customer, currency) >
+                       (SELECT customer, currency FROM wallets WHERE id = :after AND tenant = :tenant))
+               ORDER BY customer, currency LIMIT :limit"""
+    return _read(connection, tenant, query, WALLETS, customer=customer, after=after, limit=limit)
+
+
+def history_of(
+    connection: sa.Connection, tenant: str, customer: str, *, before: tuple[str, int] | None = None, limit: int = 100
+) -> pl.DataFrame:
+    """The moves (columns HISTORY) of a customer's lots, the newest first; those older than one, by lot and sequence."""
+    lot_id, sequence = before or (None, None)
+    query = """SELECT m.lot_id, m.sequence, m.kind, m.document_id, m.invoice_id, w.currency, m.amount_minor,
+                   m.balance_minor, m.moved_at
+               FROM wallets w JOIN wallet_lots l ON l.wallet_id = w.id JOIN wallet_moves m ON m.lot_id = l.id
+               WHERE w.tenant = :tenant AND w.customer = :customer
+                   AND (CAST(:lot_id AS text) IS NULL OR (m.moved_at, m.lot_id, m.sequence) <
+                       (SELECT moved_at, lot_id, sequence FROM wallet_moves
+                        WHERE lot_id = :lot_id AND sequence = :sequence AND tenant = :tenant))
+               ORDER BY m.moved_at DESC, m.lot_id DESC, m.sequence DESC LIMIT :limit"""
+    keys = {"customer": customer, "lot_id": lot_id, "sequence": sequence, "limit": limit}
+    return _read(connection, tenant, query, HISTORY, **keys)
 
 
 def prepaid(connection: sa.Connection, tenant: str) -> dict[str, int]:

@@ -5,6 +5,8 @@ its lines and tax add up, and what is settled of it is what was applied to it. S
 a time.
 """
 
+from stores.migrations.tenancy import of_tenants
+
 RULES = """
 CREATE FUNCTION invoice_changed() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
@@ -135,37 +137,23 @@ CREATE TRIGGER settled AFTER UPDATE ON invoices REFERENCING NEW TABLE AS added
 CREATE TRIGGER settled AFTER INSERT ON applications REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION settled();
 
-DO $$
-DECLARE
-    rules CONSTANT text[][] := ARRAY[
-        ['TRUNCATE', 'invoices', 'posted rows never change; post a correcting entry'],
-        ['UPDATE OR TRUNCATE', 'invoice_lines', 'posted rows never change; post a correcting entry'],
-        ['UPDATE OR DELETE OR TRUNCATE', 'applications', 'what settled an invoice is taken back, never changed'],
-        ['UPDATE OR DELETE OR TRUNCATE', 'invoice_changes', 'who changed an invoice, and why, is never forgotten']];
-    rule text[];
-BEGIN
-    FOREACH rule SLICE 1 IN ARRAY rules LOOP
-        EXECUTE format('CREATE TRIGGER never_changes BEFORE %s ON %I
-            FOR EACH STATEMENT EXECUTE FUNCTION refuse_posted_change(%L)', rule[1], rule[2], rule[3]);
-    END LOOP;
-END $$;
+CREATE TRIGGER never_changes BEFORE TRUNCATE ON invoices
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_posted_change('posted rows never change; post a correcting entry');
+CREATE TRIGGER never_changes BEFORE UPDATE OR TRUNCATE ON invoice_lines
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_posted_change('posted rows never change; post a correcting entry');
 """
 
-TENANTS = """
+NEVER = {
+    "applications": "what settled an invoice is taken back, never changed",
+    "invoice_changes": "who changed an invoice, and why, is never forgotten",
+}
+"""The tables whose rows never change, and why."""
+
+TENANTS = (
+    of_tenants("invoices", "invoice_lines", "number_series", "applications", "invoice_changes", "periods_to_rate")
+    + """
 GRANT SELECT ON invoice_edges TO meterline_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON invoices, invoice_lines TO meterline_app;
-GRANT SELECT, INSERT, UPDATE ON number_series TO meterline_app;
-GRANT SELECT, INSERT ON applications, invoice_changes, periods_to_rate TO meterline_app;
-DO $$
-DECLARE
-    name text;
-BEGIN
-    FOREACH name IN ARRAY ARRAY['invoices', 'invoice_lines', 'number_series', 'applications', 'invoice_changes',
-            'periods_to_rate'] LOOP
-        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
-        EXECUTE format('CREATE POLICY of_the_tenant ON %I
-            USING (tenant = (SELECT current_setting(''meterline.tenant'', true)))
-            WITH CHECK (tenant = (SELECT current_setting(''meterline.tenant'', true)))', name);
-    END LOOP;
-END $$;
+GRANT UPDATE, DELETE ON invoices, invoice_lines TO meterline_app;
+GRANT UPDATE ON number_series TO meterline_app;
 """
+)

@@ -59,6 +59,8 @@ INVOICES = "/api/v1/billing/invoices"
 LEDGER = "/api/v1/billing/ledger"
 CREDITS = "/api/v1/billing/credit_notes"
 CREDIT = "/api/v1/billing/customers/{}/credit"
+WALLET = "/api/v1/billing/customers/{}/wallet"
+SETTLEMENTS = "/api/v1/billing/settlements"
 EXPLAIN = {"meter": "hostile", "from": "2013-01-01T00:00:00Z", "to": "2014-01-01T00:00:00Z"}
 PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
     QUERY: (
@@ -76,7 +78,10 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
     f"{INVOICES}/x": (("format",), ("locale",)),
     f"{LEDGER}/entries": (("document",), ("account",), ("from",), ("to",), ("after",), ("limit",)),
     CREDITS: (("customer",), ("invoice",), ("after",), ("limit",)),
-    f"{LEDGER}/balances": (("asOf",), ("bookedThrough",), ("by",)),
+    "/api/v1/billing/wallets": (("customer", "after"), ("limit",)),
+    WALLET.format("x"): (("before",), ("limit",)),
+    f"{SETTLEMENTS}/flags": (("payout",),),
+    f"{LEDGER}/balances": (("as_of",), ("booked_through",), ("by",)),
     "/api/v1/meters/hostile/subjects": (("from",), ("to",)),
     "/api/v1/meters/hostile/group-by/region/values": (("from",), ("to",)),
 }  # fmt: skip
@@ -88,6 +93,7 @@ PATHS = (
     ("GET", "/api/v1/billing/events/{}"), ("GET", "/api/v1/billing/ledger/entries/{}"),
     ("GET", f"{CREDITS}/{{}}"),
     ("GET", f"{INVOICES}/{{}}"), ("POST", f"{INVOICES}/{{}}/finalize"), ("GET", CREDIT),
+    ("GET", WALLET), ("GET", f"{INVOICES}/{{}}/schedule"), ("POST", f"{SETTLEMENTS}/flags/{{}}/resolve"),
 )  # fmt: skip
 METER = {
     "slug": "hostile",
@@ -355,11 +361,35 @@ def test_what_is_told_of_money_is_refused(tenants: Tenants) -> None:
         f"{INVOICES}/x/uncollectible": {"reason": "x", "tax_relief": False},
         f"{INVOICES}/x/apply_credit": {"amount_minor": 1},
         f"{CREDIT.format('x')}/refunds": {"refund": "r", **money, "paid_on": "2026-01-31", "payout": ""},
+        f"{SETTLEMENTS}/flags/x/resolve": {"note": "x"},
     }
     for (path, body), text in itertools.product(told.items(), SHORT):
         for changed in (*({name: text} for name in body), {text: text}):
             content = json.dumps({**body, **changed})
             assert refused(tenants.ask("POST", path, "acme", content=content, headers=JSON)), (path, changed)
+
+
+def test_credits_and_settlements_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
+    """Every field of a top-up and of a settlement file, and a customer's name in the path; what is kept comes back."""
+    for number, text in enumerate(dict.fromkeys(TEXTS + SHORT)):
+        head = {"amount_minor": 1, "currency": "EUR", "promotional": True}
+        body = json.dumps({**head, "reference": f"{number}{text}"})
+        path = WALLET.format(escaped(text))
+        if not refused(tenants.ask("POST", f"{path}/top_ups", "acme", content=body, headers=JSON)):
+            shown = tenants.ask("GET", path, "acme").json()
+            assert (shown["customer"], shown["moves"][0]["document_id"]) == (text, f"{number}{text}")
+        if text not in SHORT:
+            continue
+        for field in ("amount_minor", "currency", "promotional", "priority", "expires_at", "invoiced", text):
+            body = json.dumps({**head, "reference": "x", field: text})
+            assert refused(tenants.ask("POST", f"{WALLET.format('x')}/top_ups", "acme", content=body, headers=JSON))
+        mapping = "{reference: a, gross: b, currency: c, date: d}"
+        for file in (
+            {"payout": text}, {"text": text}, {"mapping": text}, {text: text},
+            {"text": f"a,b,c,d\n{text},{text},{text},{text}\n"}, {"mapping": f"{{reference: a, gross: b, currency: c, date: {text}}}"},
+        ):  # fmt: skip
+            body = json.dumps({"payout": "p", "text": "a,b,c,d\n1,2,3,4\n", "mapping": mapping, **file})
+            refused(tenants.ask("POST", SETTLEMENTS, "acme", content=body, headers=JSON))
 
 
 def test_meters_are_refused_or_kept_as_they_are(tenants: Tenants) -> None:
@@ -434,12 +464,12 @@ def test_credit_notes_are_refused_whatever_they_ask_for(tenants: Tenants) -> Non
         for body in (whole | {"invoice": text}, whole | {"comment": text}, whole | {"reason": text}, {text: text}):
             assert refused(tenants.ask("POST", CREDITS, "acme", content=json.dumps(body), headers=JSON)), body
     for text in SHORT:
-        for body in (whole | {"lines": text}, whole | {"lines": [{"position": text}]}, whole | {"netMinor": text}):
+        for body in (whole | {"lines": text}, whole | {"lines": [{"position": text}]}, whole | {"net_minor": text}):
             assert refused(tenants.ask("POST", CREDITS, "acme", content=json.dumps(body), headers=JSON)), body
         assert refused(tenants.ask("POST", f"{CREDITS}?dry_run={escaped(text)}", "acme", json=whole))
     for number in NUMBERS:
         if number != "1":
-            body_text = f'{{"invoice":"INV-000001","reason":"other","grossMinor":{number}}}'
+            body_text = f'{{"invoice":"INV-000001","reason":"other","gross_minor":{number}}}'
             assert refused(tenants.ask("POST", CREDITS, "acme", content=body_text.encode(), headers=JSON)), number
 
 

@@ -56,7 +56,7 @@ def filled(path: str) -> str:
         "meter": "x",
         "key": "x",
         "event": "x",
-        "customer": "x",
+        "customer:path": "x",
     }.items():
         path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, "a parameter that is filled with nothing here"

@@ -124,7 +124,7 @@ def test_late_usage_is_adjusted_billed_again_or_written_off(server: Server, used
     february |= {("forgiven", "10.70"): 1}  # to bill January again would bill what was given
     assert subtotals(server, "2013-02") == february
     (note,) = notes(server, "rebilled")
-    amounts = (note["subtotalMinor"], note["taxMinor"], note["totalMinor"], note["creditedMinor"])
+    amounts = (note["subtotal_minor"], note["tax_minor"], note["total_minor"], note["credited_minor"])
     assert (note["reason"], amounts) == ("rebill", (2100, 399, 2499, 0))
     late = {each["customer"]: each["policy"] for each in told(server, "usage.late")}
     assert late == {

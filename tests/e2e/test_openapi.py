@@ -77,10 +77,12 @@ class Described:
     def filled(self, path: str, method: str = "") -> str:
         """A path whose invoice is a draft or open, as it needs; or whose webhook has an event on its way to it.
 
-        A draft that somebody wrote is the one of the examples, and a credit note the first one.
+        A draft that somebody wrote is the one of the examples; a credit note, and a flag, the first one.
         """
-        if "/credit_notes/{id}" in path:
-            return path.replace("{id}", "CN-000001")
+        if "/credit_notes/{id}" in path or path.endswith("/schedule"):
+            return path.replace("{id}", "CN-000001" if "/credit_notes/" in path else "INV-000001")
+        if "/flags/{id}" in path:
+            return path.replace("{id}", self.client.get(path.partition("/{id}")[0]).json()["items"][0]["id"])
         if "/invoices/{id}" in path:
             if method in {"put", "delete"}:
                 return path.replace("{id}", WRITTEN)
@@ -219,6 +221,9 @@ def test_what_was_sent_shows_in_bodies_that_are_not_empty(described: Described, 
         ("GET /api/v1/billing/events", "v1/billing/events?limit=1", lambda body: body["items"][0]["sequence"] == 1),
         ("GET /api/v1/billing/invoices", "v1/billing/invoices?limit=1", lambda body: body["items"] and body["next_after"]),
         ("GET /api/v1/billing/invoices/{}", "v1/billing/invoices/INV-000001", lambda body: body["applications"] and body["changes"]),
+        ("GET /api/v1/billing/wallets", "v1/billing/wallets?limit=1", lambda body: body["items"] and body["next_after"]),
+        ("GET /api/v1/billing/customers/{}/wallet", "v1/billing/customers/acme-corp/wallet?limit=1", lambda body: body["lots"] and body["next_before"]),
+        ("GET /api/v1/billing/settlements/flags", "v1/billing/settlements/flags?payout=po_9", lambda body: body["items"]),
         ("GET /api/v1/billing/customers/{}/credit", "v1/billing/customers/acme-corp/credit", lambda body: body["credit"]),
     ]:  # fmt: skip
         answer = described.client.get(f"/api/{path}")
@@ -274,6 +279,15 @@ def test_refusals_are_described(described: Described) -> None:
         ("POST /api/v1/billing/invoices/{}/apply_credit", ask("POST", f"{INVOICES}/INV-000002/apply_credit", json={}, headers={"If-Match": '"99"'})),
         ("POST /api/v1/billing/customers/{}/credit/refunds", ask("POST", "/api/v1/billing/customers/none/credit/refunds",
             json={"refund": "r", "amount_minor": 1, "currency": "EUR", "paid_on": "2026-02-01"})),
+        ("GET /api/v1/billing/invoices/{}/schedule", ask("GET", f"{INVOICES}/none/schedule")),
+        ("GET /api/v1/billing/wallets", ask("GET", "/api/v1/billing/wallets?limit=-1")),
+        ("GET /api/v1/billing/customers/{}/wallet", ask("GET", "/api/v1/billing/customers/x/wallet?before=x")),
+        ("POST /api/v1/billing/customers/{}/wallet/top_ups", ask("POST", "/api/v1/billing/customers/x/wallet/top_ups", json={})),
+        ("POST /api/v1/billing/customers/{}/wallet/top_ups", ask("POST", "/api/v1/billing/customers/x/wallet/top_ups",
+            json={"reference": "pay_17", "amount_minor": 1, "currency": "EUR"})),
+        ("POST /api/v1/billing/settlements", ask("POST", "/api/v1/billing/settlements", json={"payout": "p", "text": "a"})),
+        ("GET /api/v1/billing/settlements/flags", ask("GET", "/api/v1/billing/settlements/flags?moon=1")),
+        ("POST /api/v1/billing/settlements/flags/{}/resolve", ask("POST", "/api/v1/billing/settlements/flags/x/resolve", json={"note": "x"})),
         ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"tenant": "other", "scopes": ["query"]})),
         ("POST /api/v1/keys", ask("POST", "/api/v1/keys", json={"scopes": ["everything"]})),
         ("DELETE /api/v1/keys/{}", ask("DELETE", f"/api/v1/keys/{'0' * 16}")),

@@ -34,8 +34,11 @@ USAGE = "/api/v1/meters/bytes"
 INVOICES = "/api/v1/billing/invoices"
 WEBHOOKS, TOLD = "/api/v1/billing/webhooks", "/api/v1/billing/events"
 CREDITS = "/api/v1/billing/credit_notes"
-CREDIT = "/api/v1/billing/customers/{customer}/credit"
+CUSTOMER = "/api/v1/billing/customers/{customer:path}"
+CREDIT, WALLET = f"{CUSTOMER}/credit", f"{CUSTOMER}/wallet"
+WALLETS, SETTLEMENTS = "/api/v1/billing/wallets", "/api/v1/billing/settlements"
 MONEY = {"amount_minor": 1, "currency": "EUR", "paid_on": "2026-02-05"}
+TOP_UP = {"amount_minor": 1, "currency": "EUR", "promotional": True}
 TRIGGERS: dict[str, dict[str, Any]] = {
     "finalize": {}, "apply_credit": {}, "void": {"reason": "x"}, "uncollectible": {"reason": "x"},
     "payments": {"payment": "p", **MONEY},
@@ -152,8 +155,18 @@ CASES: dict[str, list[Case]] = {
         f"POST {INVOICES}/{{id}}/{name}": [posted(f"{INVOICES}/INV-000001/{name}", body)]
         for name, body in TRIGGERS.items()
     },
-    f"GET {CREDIT}": [Case(CREDIT.format(customer="shared"))],
-    f"POST {CREDIT}/refunds": [posted(f"{CREDIT.format(customer='shared')}/refunds", {"refund": "r", **MONEY})],
+    f"GET {INVOICES}/{{id}}/schedule": [Case(f"{INVOICES}/OTHERS_INVOICE/schedule")],
+    f"GET {CREDIT}": [Case("/api/v1/billing/customers/shared/credit")],
+    f"POST {CREDIT}/refunds": [posted("/api/v1/billing/customers/shared/credit/refunds", {"refund": "r", **MONEY})],
+    f"GET {WALLETS}": [Case(WALLETS, shows=True), Case(WALLETS, {"params": {"customer": "shared"}})],
+    f"GET {WALLET}": [Case("/api/v1/billing/customers/shared/wallet", shows=True)],
+    f"POST {WALLET}/top_ups": [
+        posted("/api/v1/billing/customers/shared/wallet/top_ups", {**TOP_UP, "reference": "third", "tenant": "acme"}),
+        posted("/api/v1/billing/customers/shared/wallet/top_ups", {**TOP_UP, "reference": "third"}, shows=False),
+    ],
+    f"POST {SETTLEMENTS}": [posted(SETTLEMENTS, {"payout": "shared", "text": "a,b"})],
+    f"GET {SETTLEMENTS}/flags": [Case(f"{SETTLEMENTS}/flags", shows=True)],
+    f"POST {SETTLEMENTS}/flags/{{id}}/resolve": [posted(f"{SETTLEMENTS}/flags/OTHERS_FLAG/resolve", {"note": "taken"})],
     "POST /api/v1/meters": [posted("/api/v1/meters", {"slug": "bytes"})],
     "PUT /api/v1/meters/{slug}": [posted("/api/v1/meters/nothing", {"name": "x"})],
     "DELETE /api/v1/meters/{slug}": [Case("/api/v1/meters/nothing")],
@@ -238,6 +251,22 @@ def invoices(tenants: Tenants) -> dict[str, str]:
     return {tenant: each.json()["id"] for tenant, each in made.items()}
 
 
+@pytest.fixture(scope="module")
+def flags(tenants: Tenants) -> dict[str, str]:
+    """The id of a settlement's flag of each tenant, and credits of customers, one of which both have."""
+    for tenant, mark in MARKS.items():
+        for customer in ("shared", f"{mark}-customer"):
+            body = {**TOP_UP, "reference": f"{mark}-{customer}"}
+            top_ups = f"/api/v1/billing/customers/{customer}/wallet/top_ups"
+            assert tenants.ask("POST", top_ups, tenant, json=body).status_code == 201
+        file = {"text": f"ref,sum,ccy,day\n{mark}-row,{VALUES[tenant]},EUR,2026-01-31\n", "payout": "shared"}
+        mapping = "{reference: ref, gross: sum, currency: ccy, date: day}"
+        matched = tenants.ask("POST", SETTLEMENTS, tenant, json={**file, "mapping": mapping})
+        assert matched.status_code == 200, matched.text
+    listed = {tenant: tenants.ask("GET", f"{SETTLEMENTS}/flags", tenant).json()["items"] for tenant in MARKS}
+    return {tenant: next(row["id"] for row in rows if row["file_row"]) for tenant, rows in listed.items()}
+
+
 def invoice_of(tenant: str) -> dict[str, Any]:
     """What somebody wrote, with the tenant's mark in each field that may hold one."""
     line = {"description": f"{MARKS[tenant]} line", "amount": VALUES[tenant]}
@@ -289,7 +318,7 @@ def everything(answer: httpx.Response) -> str:
 
 
 def test_no_route_shows_a_tenant_anything_of_another(
-    tenants: Tenants, webhooks: dict[str, Webhook], invoices: dict[str, str]
+    tenants: Tenants, webhooks: dict[str, Webhook], invoices: dict[str, str], flags: dict[str, str]
 ) -> None:
     """Texts and numbers: what is the other's is in no answer, while the tenant's own is in those that show usage."""
     assert {("GET", "/readyz"), ("HEAD", "/readyz")} == GATEWAY - SERVER, "a route of gateways alone is not tried here"
@@ -300,7 +329,9 @@ def test_no_route_shows_a_tenant_anything_of_another(
         for case, tenant in itertools.product(CASES[name], MARKS):
             (other_tenant,) = MARKS.keys() - {tenant}
             path = case.path.replace("OWN_INVOICE", invoices[tenant]).replace("OTHERS_INVOICE", invoices[other_tenant])
-            path = of_webhooks(path, webhooks[tenant], webhooks[other_tenant])
+            path = of_webhooks(
+                path.replace("OTHERS_FLAG", flags[other_tenant]), webhooks[tenant], webhooks[other_tenant]
+            )
             answer = tenants.ask(method, path, tenant, **case.request)
             assert answer.status_code < 500, answer.text
             assert "OTHERS" not in case.path or answer.status_code == 404, (name, case)

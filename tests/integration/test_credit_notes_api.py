@@ -61,7 +61,7 @@ def test_a_note_is_tried_written_once_and_shown(database: sa.Engine) -> None:
     """A dry run says what the real one does and leaves nothing; the same key again gives the same note."""
     one = issued(database, [(10000, VAT, Revenue.USAGE), (5000, None, Revenue.FEES)])
     before = stored(database)
-    body = {"invoice": "INV-000001", "reason": "goodwill", "comment": "sorry", "grossMinor": 1700}
+    body = {"invoice": "INV-000001", "reason": "goodwill", "comment": "sorry", "gross_minor": 1700}
     tried = ask(database, "POST", "?dry_run=true", json=body)
     assert tried.status_code == 200, tried.text
     assert stored(database) == before
@@ -69,19 +69,24 @@ def test_a_note_is_tried_written_once_and_shown(database: sa.Engine) -> None:
     made = ask(database, "POST", json=body, headers=headers)
     assert (made.status_code, made.headers["ETag"]) == (201, '"2"'), made.text
     note = made.json()
-    assert tried.json() == note | {"id": None, "number": None, "issuedAt": None}
-    assert (note["subtotalMinor"], note["taxMinor"], note["totalMinor"], note["creditedMinor"]) == (1500, 200, 1700, 0)
-    assert note["invoice"] == {"number": "INV-000001", "state": "open", "dueMinor": 15300, "version": 2}
+    assert tried.json() == note | {"id": None, "number": None, "issued_at": None}
+    assert (note["subtotal_minor"], note["tax_minor"], note["total_minor"], note["credited_minor"]) == (
+        1500,
+        200,
+        1700,
+        0,
+    )
+    assert note["invoice"] == {"number": "INV-000001", "state": "open", "due_minor": 15300, "version": 2}
     again = ask(database, "POST", json=body, headers=headers)
     assert (again.content, again.headers["Idempotent-Replayed"]) == (made.content, "true")
-    assert ask(database, "POST", json=body | {"grossMinor": 1}, headers=headers).status_code == 422
+    assert ask(database, "POST", json=body | {"gross_minor": 1}, headers=headers).status_code == 422
     assert ask(database, "POST", json=body, headers={"If-Match": '"1"'}).status_code == 412
     assert ask(database, "GET", made.headers["Location"].removeprefix(NOTES)).json() == note
     assert ask(database, "GET", "/CN-000001").json() == note
     whole = ask(database, "POST", json={"invoice": one, "reason": "duplicate"}).json()
-    assert (whole["totalMinor"], whole["invoice"]["state"]) == (15300, "paid")
+    assert (whole["total_minor"], whole["invoice"]["state"]) == (15300, "paid")
     listed = ask(database, "GET", "?limit=1").json()
-    assert ([each["number"] for each in listed["items"]], listed["nextAfter"]) == (["CN-000001"], "CN-000001")
+    assert ([each["number"] for each in listed["items"]], listed["next_after"]) == (["CN-000001"], "CN-000001")
     listed = ask(database, "GET", f"?after=CN-000001&invoice={one}&customer=UA").json()
     assert [each["number"] for each in listed["items"]] == ["CN-000002"]
 
@@ -89,15 +94,15 @@ def test_a_note_is_tried_written_once_and_shown(database: sa.Engine) -> None:
 def test_what_is_refused_says_what_is_allowed(database: sa.Engine) -> None:
     """Faults of the body, more than is left, another tenant's invoice or note, another scope; nothing is written."""
     issued(database, [(1000, VAT, Revenue.USAGE)])
-    assert ask(database, "POST", json={"invoice": "INV-000001", "reason": "other", "netMinor": 10}).status_code == 201
+    assert ask(database, "POST", json={"invoice": "INV-000001", "reason": "other", "net_minor": 10}).status_code == 201
     before = stored(database)
     fine: dict[str, Any] = {"invoice": "INV-000001", "reason": "other"}
     for change, status, said in (
         ({"reason": "x"}, 400, "'duplicate'"), ({"invoice": "INV-000002"}, 404, "INV-000002"), ({"x": 1}, 400, "x"),
-        ({"netMinor": 0}, 400, "netMinor"), ({"netMinor": 1.5}, 400, "netMinor"), ({"netMinor": 991}, 422, "990"),
-        ({"netMinor": 1, "grossMinor": 1}, 400, "one of lines"), ({"lines": []}, 400, "lines"),
+        ({"net_minor": 0}, 400, "net_minor"), ({"net_minor": 1.5}, 400, "net_minor"), ({"net_minor": 991}, 422, "990"),
+        ({"net_minor": 1, "gross_minor": 1}, 400, "one of lines"), ({"lines": []}, 400, "lines"),
         ({"lines": [{"position": 2}]}, 422, "allowed: 1 to 1"), ({"comment": "a\nb"}, 400, "printable"),
-        ({"lines": [{"position": 1, "netMinor": -5}]}, 422, "what is left, 990"),
+        ({"lines": [{"position": 1, "net_minor": -5}]}, 422, "what is left, 990"),
         ({"lines": [{"position": 1}, {"position": 1}]}, 400, "each position once"),
     ):  # fmt: skip
         answer = ask(database, "POST", json=fine | change)
@@ -126,7 +131,7 @@ def test_a_note_comes_in_every_format_and_names_its_invoice(database: sa.Engine)
     issued(database, [(10000, VAT, Revenue.USAGE), (-2000, VAT, Revenue.SLA)])
     with database.begin() as connection:
         apply_seller(connection, "acme", parse_seller(SELLER, "seller.yaml"), applied_at=NOW)
-    body = {"invoice": "INV-000001", "reason": "billing_error", "comment": "Zählerfehler", "netMinor": 4000}
+    body = {"invoice": "INV-000001", "reason": "billing_error", "comment": "Zählerfehler", "net_minor": 4000}
     assert ask(database, "POST", json=body).status_code == 201
     for form, kind, parts in (
         ("text", "text/plain; charset=utf-8", ["CREDIT NOTE CN-000001", "INV-000001", "50.00", "-10.00", "48.00", "Zählerfehler"]),

@@ -32,7 +32,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass
 class Till:
-    """An application with one effect: a row in the table payments."""
+    """An application with one effect: a row in the table test_payments."""
 
     database: sa.Engine
     hold: threading.Event
@@ -44,7 +44,7 @@ class Till:
         """Pay; above 1,000 is refused after the effect, below 0 raises."""
         amount = body_of(request)["amount"]
         number = connection.execute(
-            sa.text("INSERT INTO payments (amount) VALUES (:amount) RETURNING number"), {"amount": amount}
+            sa.text("INSERT INTO test_payments (amount) VALUES (:amount) RETURNING number"), {"amount": amount}
         ).scalar_one()
         if request.url.path == "/held":
             self.held.set()
@@ -76,10 +76,10 @@ class Till:
 
         return asyncio.run(answered())
 
-    def payments(self) -> list[int]:
+    def test_payments(self) -> list[int]:
         """What was paid."""
         with self.database.connect() as connection:
-            return list(connection.execute(sa.text("SELECT amount FROM payments ORDER BY number")).scalars())
+            return list(connection.execute(sa.text("SELECT amount FROM test_payments ORDER BY number")).scalars())
 
     def keys(self) -> int:
         """How many keys are stored."""
@@ -89,9 +89,11 @@ class Till:
 
 @pytest.fixture
 def till(database: sa.Engine) -> Iterator[Till]:
-    """A till without payments."""
+    """A till without test_payments."""
     with database.begin() as connection:
-        connection.execute(sa.text("CREATE TABLE payments (number bigint GENERATED ALWAYS AS IDENTITY, amount bigint)"))
+        connection.execute(
+            sa.text("CREATE TABLE test_payments (number bigint GENERATED ALWAYS AS IDENTITY, amount bigint)")
+        )
     till = Till(database, threading.Event(), threading.Event())
     yield till
     till.hold.set()
@@ -103,10 +105,10 @@ def test_the_same_call_again_has_the_same_answer_and_no_effect(till: Till) -> No
     assert (first.status_code, first.headers.get("idempotent-replayed")) == (201, None)
     assert (again.status_code, again.content, again.headers["idempotent-replayed"]) == (201, first.content, "true")
     assert {**again.headers} == {**first.headers, "idempotent-replayed": "true"}
-    assert till.payments() == [5]
+    assert till.test_payments() == [5]
     for key in (None, None, "K", "k" * 255, "~!@ #"):
         assert till.ask("/pay", 5, key).status_code == 201
-    assert till.payments() == [5] * 6
+    assert till.test_payments() == [5] * 6
 
 
 def test_another_request_under_the_same_key_is_refused(till: Till) -> None:
@@ -119,7 +121,7 @@ def test_another_request_under_the_same_key_is_refused(till: Till) -> None:
         till.ask("/pay", 5, method="PUT"),
     ):
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
-    assert till.payments() == [5]
+    assert till.test_payments() == [5]
     for key in ("", "k" * 256, "k\tk"):
         assert till.ask("/pay", 5, key).status_code == 400
 
@@ -127,9 +129,9 @@ def test_another_request_under_the_same_key_is_refused(till: Till) -> None:
 def test_what_was_refused_is_taken_back_and_not_remembered(till: Till) -> None:
     """By an answer, by an exception, or by a failure of ours; the key is free for a better request."""
     assert [till.ask("/pay", amount).status_code for amount in (1001, 901, -1)] == [402, 402, 500]
-    assert (till.payments(), till.keys()) == ([], 0)
+    assert (till.test_payments(), till.keys()) == ([], 0)
     assert till.ask("/pay", 5).status_code == 201
-    assert till.payments() == [5]
+    assert till.test_payments() == [5]
 
 
 def test_a_call_in_flight_is_told_so(till: Till) -> None:
@@ -143,7 +145,7 @@ def test_a_call_in_flight_is_told_so(till: Till) -> None:
         till.hold.set()
         assert first.result().status_code == 201
     assert till.ask("/held", 5).content == first.result().content
-    assert till.payments() == [5, 6]
+    assert till.test_payments() == [5, 6]
 
 
 def test_many_at_once_have_one_effect(till: Till) -> None:
@@ -160,7 +162,7 @@ def test_many_at_once_have_one_effect(till: Till) -> None:
 
     with ThreadPoolExecutor(12) as pool:
         answers = [answer for each in pool.map(storm, range(12)) for answer in each]
-    assert sorted(till.payments()) == list(range(5))
+    assert sorted(till.test_payments()) == list(range(5))
     assert {status for status, _ in answers} <= {201, 409}
     assert len({content for status, content in answers if status == 201}) == 5
     assert Counter(status for status, _ in answers)[201] >= 5
@@ -194,7 +196,7 @@ def test_a_process_that_is_killed_in_the_middle_leaves_nothing(till: Till) -> No
     while (answer := till.ask("/held", 5)).status_code == 409:
         assert time.monotonic() < deadline_s, "PostgreSQL did not notice"
     assert (answer.status_code, answer.headers.get("idempotent-replayed")) == (201, None)
-    assert till.payments() == [5]
+    assert till.test_payments() == [5]
 
 
 def test_keys_are_kept_four_days_and_those_of_money_for_ever(till: Till) -> None:

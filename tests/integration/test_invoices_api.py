@@ -348,9 +348,14 @@ def test_the_audit_finds_what_was_tampered_with(database: sa.Engine) -> None:
         connection.exec_driver_sql(
             "INSERT INTO postings VALUES ('default', 1, 9, 2100, 'c9', 'EUR', '', 7), ('default', 1, 8, 4010, 'c9', 'EUR', '', -7)"
         )
+        connection.exec_driver_sql(
+            """INSERT INTO postings VALUES ('default', 1, 7, 2000, '', 'EUR', 'VAT 3%%', 1),
+               ('default', 1, 6, 4010, '', 'EUR', '', -1)"""
+        )
     assert faults(database) == {
         "what settles an invoice is posted to its customer's receivable": 1,
         "a customer's receivable is what is due of its invoices": 1,
         "what is applied of customers' credit is what is posted of it, and none has less than nothing": 2,
+        "tax payable is the tax of invoices less that of credit notes, by tax and rate": 1,
         "what invoices post to a customer's receivable and credit are their totals": 1,
     }

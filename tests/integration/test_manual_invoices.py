@@ -143,6 +143,8 @@ def test_a_draft_can_be_deleted_and_written_again(app: Any) -> None:
     assert said(app, "delete_invoice", invoice=draft) == f"{draft}: deleted"
     assert stored(app).is_empty()
     assert "has no invoice" in said(app, "delete_invoice", invoice=draft)
+    assert "created" in made(app, written("\n  - {description: Something else, amount: 7}"))
+    assert said(app, "delete_invoice", invoice=draft) == f"{draft}: deleted"
     assert "created" in made(app, written(reference="another"), finalize=True)
     assert stored(app)["number"].to_list() == ["INV-000001"]
 

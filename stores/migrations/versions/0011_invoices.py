@@ -10,8 +10,10 @@ it and its version go on, along the edges of the state machine that invoice_edge
 import sqlalchemy as sa
 from alembic import op
 
-from stores.migrations.invoice_rules import RULES, TENANTS
-from stores.migrations.ledger_templates import LEGS_OF_INVOICES, TAKE_NEGATIVE, leg_of
+from stores.migrations.invoice_rules import NEVER, RULES, TENANTS
+from stores.migrations.ledger_templates import LEGS_OF_INVOICES, TAKE_NEGATIVE
+from stores.migrations.template_changes import replace_legs
+from stores.migrations.tenancy import never_change
 
 revision = "0011"
 down_revision = "0010"
@@ -179,16 +181,10 @@ INSERT INTO invoice_edges VALUES ('draft', 'open'), ('draft', 'paid'), ('open', 
 
 def upgrade() -> None:
     """Give invoices states, tax groups and numbers by series, and the templates of invoices all kinds of revenue."""
-    for statements in (_INVOICES, _LINES, _BESIDE, RULES, TENANTS):
+    for statements in (_INVOICES, _LINES, _BESIDE, RULES, never_change(NEVER), TENANTS):
         op.execute(statements)
     connection = op.get_bind()
     for code, legs in LEGS_OF_INVOICES.items():
-        connection.execute(sa.text("DELETE FROM template_legs WHERE template = :code"), {"code": code})
-        for position, written in enumerate(legs.split(", "), start=1):
-            connection.execute(
-                sa.text("""INSERT INTO template_legs VALUES (:template, :position, :account, :account_if_negative,
-                           :amount, :side, :signed, :dimension)"""),
-                {"template": code, "position": position, **leg_of(written)},
-            )
+        replace_legs(connection, code, legs)
     query = "UPDATE templates SET takes_negative = true WHERE code = ANY (:codes)"
     connection.execute(sa.text(query), {"codes": list(TAKE_NEGATIVE)})

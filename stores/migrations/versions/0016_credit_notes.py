@@ -7,6 +7,8 @@ note to an invoice waits for those who do: the sums at the commit see all of the
 
 from alembic import op
 
+from stores.migrations.tenancy import never_change, of_tenants
+
 revision = "0016"
 down_revision = "0015"
 branch_labels = None
@@ -150,28 +152,13 @@ BEGIN
 END $$;
 CREATE CONSTRAINT TRIGGER credit_note_checked AFTER INSERT ON credit_notes DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION credit_note_checked();
-
-CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON credit_notes FOR EACH STATEMENT
-    EXECUTE FUNCTION refuse_posted_change('posted rows never change; write another credit note, or bill it again');
-CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON credit_note_lines FOR EACH STATEMENT
-    EXECUTE FUNCTION refuse_posted_change('posted rows never change; write another credit note, or bill it again');
-
-GRANT SELECT, INSERT ON credit_notes, credit_note_lines TO meterline_app;
-DO $$
-DECLARE
-    name text;
-BEGIN
-    FOREACH name IN ARRAY ARRAY['credit_notes', 'credit_note_lines'] LOOP
-        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
-        EXECUTE format('CREATE POLICY of_the_tenant ON %I
-            USING (tenant = (SELECT current_setting(''meterline.tenant'', true)))
-            WITH CHECK (tenant = (SELECT current_setting(''meterline.tenant'', true)))', name);
-    END LOOP;
-END $$;
 """
+
+_NEVER = "posted rows never change; write another credit note, or bill it again"
 
 
 def upgrade() -> None:
     """Make the tables of credit notes, with their rules."""
-    op.execute(_TABLES)
-    op.execute(_RULES)
+    tables = ("credit_notes", "credit_note_lines")
+    for statements in (_TABLES, _RULES, never_change(dict.fromkeys(tables, _NEVER)), of_tenants(*tables)):
+        op.execute(statements)

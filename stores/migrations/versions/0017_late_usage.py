@@ -6,7 +6,9 @@ Both count for what is booked: what was written off as if it was billed, what wa
 import sqlalchemy as sa
 from alembic import op
 
-from stores.migrations.ledger_templates import LATE_USAGE, leg_of
+from stores.migrations.ledger_templates import LATE_USAGE
+from stores.migrations.template_changes import replace_legs
+from stores.migrations.tenancy import never_change, of_tenants
 
 revision = "0017"
 down_revision = "0016"
@@ -47,36 +49,20 @@ CREATE TABLE invoice_rebills (
     run_period period NOT NULL,
     rebilled_at timestamptz NOT NULL
 );
-CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON usage_write_offs FOR EACH STATEMENT
-    EXECUTE FUNCTION refuse_posted_change('what was written off stays so; bill it by hand');
-CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON invoice_rebills FOR EACH STATEMENT
-    EXECUTE FUNCTION refuse_posted_change('an invoice is billed again once; credit what took its place');
-
-GRANT SELECT, INSERT ON usage_write_offs, invoice_rebills TO meterline_app;
-DO $$
-DECLARE
-    name text;
-BEGIN
-    FOREACH name IN ARRAY ARRAY['usage_write_offs', 'invoice_rebills'] LOOP
-        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
-        EXECUTE format('CREATE POLICY of_the_tenant ON %I
-            USING (tenant = (SELECT current_setting(''meterline.tenant'', true)))
-            WITH CHECK (tenant = (SELECT current_setting(''meterline.tenant'', true)))', name);
-    END LOOP;
-END $$;
 """
+
+_NEVER = {
+    "usage_write_offs": "what was written off stays so; bill it by hand",
+    "invoice_rebills": "an invoice is billed again once; credit what took its place",
+}
 
 
 def upgrade() -> None:
     """Make the tables of late usage, and the template that posts what is not billed of it."""
-    op.execute(_TABLES)
+    for statements in (_TABLES, never_change(_NEVER), of_tenants(*_NEVER)):
+        op.execute(statements)
     connection = op.get_bind()
     code, name, kind, takes_negative, legs = LATE_USAGE
     head = {"code": code, "name": name, "kind": kind, "takes_negative": takes_negative}
     connection.execute(sa.text("INSERT INTO templates VALUES (:code, :name, :kind, :takes_negative)"), head)
-    for position, written in enumerate(legs.split(", "), start=1):
-        connection.execute(
-            sa.text("""INSERT INTO template_legs VALUES (:template, :position, :account, :account_if_negative, :amount,
-                       :side, :signed, :dimension)"""),
-            {"template": code, "position": position, **leg_of(written)},
-        )
+    replace_legs(connection, code, legs)

@@ -4,10 +4,11 @@ A payment that was told twice is one: its name is the key. It stands beside the 
 where all of it was too much.
 """
 
-import sqlalchemy as sa
 from alembic import op
 
-from stores.migrations.ledger_templates import LEGS_OF_WRITE_OFFS, leg_of
+from stores.migrations.ledger_templates import LEGS_OF_WRITE_OFFS
+from stores.migrations.template_changes import replace_legs
+from stores.migrations.tenancy import never_change, of_tenants
 
 revision = "0018"
 down_revision = "0017"
@@ -48,36 +49,17 @@ CREATE TABLE refunds (
 -- What customers have in credit, and what is provided for them: few postings of many.
 CREATE INDEX postings_of_credit ON postings (tenant, customer, currency) INCLUDE (amount_minor) WHERE account = 2100;
 CREATE INDEX postings_of_allowance ON postings (tenant, customer, currency) INCLUDE (amount_minor) WHERE account = 1190;
-
-CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON payments FOR EACH STATEMENT
-    EXECUTE FUNCTION refuse_posted_change('a payment is never changed; pay the money back, or reverse its entry');
-CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON refunds FOR EACH STATEMENT
-    EXECUTE FUNCTION refuse_posted_change('a refund is never changed; reverse its entry');
-
-GRANT SELECT, INSERT ON payments, refunds TO meterline_app;
-DO $$
-DECLARE
-    name text;
-BEGIN
-    FOREACH name IN ARRAY ARRAY['payments', 'refunds'] LOOP
-        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
-        EXECUTE format('CREATE POLICY of_the_tenant ON %I
-            USING (tenant = (SELECT current_setting(''meterline.tenant'', true)))
-            WITH CHECK (tenant = (SELECT current_setting(''meterline.tenant'', true)))', name);
-    END LOOP;
-END $$;
 """
+
+_NEVER = {
+    "payments": "a payment is never changed; pay the money back, or reverse its entry",
+    "refunds": "a refund is never changed; reverse its entry",
+}
 
 
 def upgrade() -> None:
     """Make the tables and indexes, and let a write-off have taxes below zero."""
-    op.execute(_TABLES)
-    connection = op.get_bind()
+    for statements in (_TABLES, never_change(_NEVER), of_tenants(*_NEVER)):
+        op.execute(statements)
     for code, legs in LEGS_OF_WRITE_OFFS.items():
-        connection.execute(sa.text("DELETE FROM template_legs WHERE template = :code"), {"code": code})
-        for position, written in enumerate(legs.split(", "), start=1):
-            connection.execute(
-                sa.text("""INSERT INTO template_legs VALUES (:template, :position, :account, :account_if_negative,
-                           :amount, :side, :signed, :dimension)"""),
-                {"template": code, "position": position, **leg_of(written)},
-            )
+        replace_legs(op.get_bind(), code, legs)

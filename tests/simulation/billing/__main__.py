@@ -74,8 +74,10 @@ def main() -> int:
             for name, total in sums.items():
                 total.update(getattr(told, name))
             spent = time.perf_counter() - began
-            print(f"seed {seed}: {len(told.log)} steps, {told.crashes.total()} crashes, {told.replays} replays, "
-                  f"{told.entries} entries, {spent:.1f} s, {told.hash[:12]}", flush=True)  # fmt: skip  # noqa: T201
+            did = (
+                f"{len(told.log)} steps, {told.crashes.total()} crashes, {told.replays} replays, {told.entries} entries"
+            )
+            print(f"seed {seed}: {did}, {spent:.1f} s, {told.hash[:12]}", flush=True)  # noqa: T201
     for name, total in sums.items():
         print(f"\n{name}: " + ", ".join(f"{key} {count}" for key, count in sorted(total.items())))  # noqa: T201
     print(f"\n{len(failed)} seeds failed: {failed}" if failed else "\nno seed failed")  # noqa: T201

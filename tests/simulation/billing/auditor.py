@@ -7,7 +7,7 @@ no rule is the product's. A step that is refused raises `RefusedError`, and the 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from schemas.identity import digest
@@ -137,7 +137,7 @@ class Lot:
     @property
     def order(self) -> tuple[Any, ...]:
         """Its place among the lots that are burned."""
-        return self.priority, self.expires_at is None, self.expires_at or datetime.min, self.id
+        return self.priority, self.expires_at is None, self.expires_at or datetime.max.replace(tzinfo=UTC), self.id
 
 
 @dataclass

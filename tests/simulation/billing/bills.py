@@ -20,7 +20,9 @@ def rerated(auditor: Auditor, period: str) -> list[str]:
     return [*sorted(earlier), period]
 
 
-def lines(auditor: Auditor, rated: list[Rated], booked: Booked, period: str, bases: set[str]) -> dict[Owner, list[Line]]:
+def lines(
+    auditor: Auditor, rated: list[Rated], booked: Booked, period: str, bases: set[str]
+) -> dict[Owner, list[Line]]:
     """What is compared: own charges of the period that are not booked, and the differences of all others."""
     found: dict[Owner, list[tuple[Any, ...]]] = {}
     known = {key: value for key, value in booked.items() if key[2] in bases}
@@ -197,7 +199,9 @@ def issue(auditor: Auditor, drafts: list[Invoice], at: datetime, *, stored: bool
         day = month_end(first_day(each.period)) if each.kind in {"periodic", "rebill"} else today
         by_revenue = [(line.revenue, line.net) for line in each.lines]
         template = _template(each)
-        if books.post(template, "invoice", each.id, 1, each.customer, books.open_day(day), at, _added(each, by_revenue)):
+        if books.post(
+            template, "invoice", each.id, 1, each.customer, books.open_day(day), at, _added(each, by_revenue)
+        ):
             each.entry = (template, each.id, 1)
     for each in drafts:
         if applied[each.id]:
@@ -338,4 +342,3 @@ def progressive(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
         drafts.append(made(auditor, key, "progressive", owner, period, own))
     issue(auditor, drafts, at)
     return "done" if drafts else "nothing"
-

@@ -45,7 +45,9 @@ class Crashes:
         def do_commit(connection: Any) -> None:
             lost = self._how == LOST
             if not lost:
-                self._before(connection.driver_connection if hasattr(connection, "driver_connection") else connection, "COMMIT")
+                self._before(
+                    connection.driver_connection if hasattr(connection, "driver_connection") else connection, "COMMIT"
+                )
             commit(connection)
             with self._lock:
                 self.commits += 1
@@ -117,7 +119,9 @@ def beginning(statement: str) -> str:
     ('INSERT INTO outbox', 'COPY invoices')
     """
     text = " ".join(statement.split())
-    found = re.match(r"(INSERT INTO|UPDATE|DELETE FROM|COPY|TRUNCATE|CREATE TEMP TABLE(?: IF NOT EXISTS)?) ([\w.]+)", text)
+    found = re.match(
+        r"(INSERT INTO|UPDATE|DELETE FROM|COPY|TRUNCATE|CREATE TEMP TABLE(?: IF NOT EXISTS)?) ([\w.]+)", text
+    )
     if found:
         return f"{found[1]} {found[2]}"
     if text.startswith(("SELECT", "WITH")):

@@ -4,13 +4,11 @@ from datetime import datetime
 from typing import Any
 
 from schemas.identity import digest
-from tests.simulation.billing.amounts import cumulative
-from tests.simulation.billing.auditor import Application, Auditor, Invoice
+from tests.simulation.billing.amounts import cumulative, first_day, next_month
+from tests.simulation.billing.auditor import Application, Auditor, Invoice, Line
 from tests.simulation.billing.bills import issue, made
 from tests.simulation.billing.books import RefusedError
 from tests.simulation.billing.customers import TENANT
-from tests.simulation.billing.auditor import Line
-from tests.simulation.billing.amounts import first_day, next_month
 from tests.simulation.billing.notes import left_of, take_off
 
 
@@ -112,6 +110,19 @@ def apply_credit(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
     return "done"
 
 
+def _given_back(auditor: Auditor, invoice: Invoice, at: datetime) -> dict[str, int]:
+    """What a void takes of each kind of revenue; what was earned of lines in advance is fees by now."""
+    sums: dict[str, int] = {}
+    for line in invoice.lines:
+        unearned = line.net
+        if line.revenue == "advance" and line.net:
+            schedule = auditor.schedules[line.id]
+            unearned = take_off(auditor, schedule, left_of(schedule), at.date())
+            sums["fees"] = sums.get("fees", 0) + line.net - unearned
+        sums[line.revenue] = sums.get(line.revenue, 0) + unearned
+    return sums
+
+
 def void(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
     """An open invoice is owed no more: its entry is mirrored on its day, and what settled it is given back."""
     invoice = auditor.invoice(step["invoice"])
@@ -122,14 +133,7 @@ def void(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
     day = auditor.books.known[invoice.entry].day
     if not auditor.books.takes(day, at):
         raise RefusedError("closed")
-    sums: dict[str, int] = {}
-    for line in invoice.lines:
-        unearned = line.net
-        if line.revenue == "advance" and line.net:
-            schedule = auditor.schedules[line.id]
-            unearned = take_off(auditor, schedule, left_of(schedule), at.date())
-            sums["fees"] = sums.get("fees", 0) + line.net - unearned
-        sums[line.revenue] = sums.get(line.revenue, 0) + unearned
+    sums = _given_back(auditor, invoice, at)
     today = auditor.books.open_day(at.date())
     prepaid = [each for each in standing if each.kind == "wallet"]
     for each in prepaid:

@@ -1,7 +1,7 @@
 """What the auditor says of wallets, recognition, documents, payouts, and of closing the books."""
 
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 from schemas.identity import digest
@@ -107,6 +107,7 @@ def close(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
     if step["through"] in auditor.books.closings:
         return "known"
     auditor.books.closings.append(step["through"])
+    auditor.events["ledger.period_closed"] += 1
     return "done"
 
 
@@ -116,6 +117,7 @@ def reopen(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
         return "known"
     auditor.books.openings.add(at)
     auditor.books.opened[step["through"]] = step["until"]
+    auditor.events["ledger.period_reopened"] += 1
     return "done"
 
 
@@ -156,4 +158,3 @@ RULES: dict[str, Callable[[Auditor, dict[str, Any], datetime], str]] = {
 def apply(auditor: Auditor, step: dict[str, Any]) -> str:
     """What a step comes to: done, known, nothing; raises RefusedError with another word for what is refused."""
     return RULES[step["do"]](auditor, step, step["at"])
-

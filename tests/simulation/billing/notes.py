@@ -87,7 +87,9 @@ def _taken(invoice: Invoice, wanted: dict[str, Any]) -> Taken:
     if "gross_minor" in wanted:
         weights = [line.left[0] + sum(line.left[1]) for line in invoice.lines]
         shares = _spread(wanted["gross_minor"], weights)
-        return {place: _gross(line, share) for place, (line, share) in enumerate(zip(invoice.lines, shares, strict=True))}
+        return {
+            place: _gross(line, share) for place, (line, share) in enumerate(zip(invoice.lines, shares, strict=True))
+        }
     return {place: line.left for place, line in enumerate(invoice.lines)}
 
 

@@ -41,7 +41,9 @@ _BALANCES = """SELECT p.account, p.customer, p.dimension, p.currency, sum(p.amou
     WHERE e.effective_at <= coalesce(:effective, CAST('infinity' AS date))
         AND e.booked_at <= coalesce(:booked, CAST('infinity' AS timestamptz))
     GROUP BY 1, 2, 3, 4 HAVING sum(p.amount_minor) <> 0"""
-_JOURNAL = "SELECT template, document_kind, document_id, document_version, effective_at FROM journal_entries ORDER BY sequence"
+_JOURNAL = (
+    "SELECT template, document_kind, document_id, document_version, effective_at FROM journal_entries ORDER BY sequence"
+)
 
 
 def stored(database: sa.Engine, effective: date, booked: datetime) -> Seen:
@@ -115,7 +117,9 @@ def differences(foretold_now: Seen, stored_now: Seen) -> list[str]:
         else:
             place = next((at for at, pair in enumerate(zip(expected, actual, strict=False)) if pair[0] != pair[1]),
                          min(len(expected), len(actual)))  # fmt: skip
-            found.append(f"{name} from {place}: foretold {expected[place : place + 5]}, stored {actual[place : place + 5]}")
+            found.append(
+                f"{name} from {place}: foretold {expected[place : place + 5]}, stored {actual[place : place + 5]}"
+            )
     return found
 
 

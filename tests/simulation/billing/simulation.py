@@ -99,9 +99,8 @@ class _Disturbed:
 
     def _one(self, step: Step) -> None:
         shown = None
-        if self.chance.random() < 0.25 and step["do"] != "use":
-            if self._crashed(step):
-                return
+        if self.chance.random() < 0.25 and step["do"] != "use" and self._crashed(step):
+            return
         if step["do"] == "bill" and step["how"] == "final" and step["period"] not in self.auditor.posted:
             shown = self._previewed(step)
         issued = {key for key, each in self.auditor.invoices.items() if each.state != "draft"}

@@ -51,7 +51,15 @@ class Workload:
                 lambda _: {"do": "apply_credit", "invoice": one.id, "at_most": 2**40},
             ]  # fmt: skip
         else:
-            makers = [self._final, self._top_up, self._close, self._draft_finalized, self._refund, self._expire, self._recognise]
+            makers = [
+                self._final,
+                self._top_up,
+                self._close,
+                self._draft_finalized,
+                self._refund,
+                self._expire,
+                self._recognise,
+            ]
         first, second = self.chance.choice(makers)(auditor), self.chance.choice(makers)(auditor)
         if first is None or second is None:
             return None
@@ -69,8 +77,12 @@ class Workload:
         usual = self._pick(auditor, state) if self.chance.random() < 0.85 else None
         return usual or self._pick(auditor, "draft", "open", "paid", "void", "uncollectible")
 
-    def _amount(self, state: str = "") -> int:
-        return self.chance.choice((1, 7, 99, 100, 101, 1_000)) if self.chance.random() < 0.2 else self.chance.randint(1, 40_000)
+    def _amount(self) -> int:
+        return (
+            self.chance.choice((1, 7, 99, 100, 101, 1_000))
+            if self.chance.random() < 0.2
+            else self.chance.randint(1, 40_000)
+        )
 
     def _usage_of(self, usage: Usage, period: str) -> Step:
         customer = usage.customers[self.chance.choice(sorted(usage.customers))]
@@ -113,7 +125,7 @@ class Workload:
         wanted = sorted(self.chance.sample(names, self.chance.randint(1, min(3, len(names)))))
         return {"do": "progressive", "period": period_of(self.now.date()), "customers": wanted, "cut": self.count + 1}
 
-    def _accrue(self, auditor: Auditor) -> Step:
+    def _accrue(self, _: Auditor) -> Step:
         ended = period_of(first_day(period_of(self.now.date())) - timedelta(days=1))
         return {"do": "accrue", "period": ended, "cut": self.count + 1}
 
@@ -235,10 +247,10 @@ class Workload:
             "invoiced": not promotional and self.chance.random() < 0.2,
         }  # fmt: skip
 
-    def _expire(self, auditor: Auditor) -> Step:
+    def _expire(self, _: Auditor) -> Step:
         return {"do": "expire"}
 
-    def _recognise(self, auditor: Auditor) -> Step:
+    def _recognise(self, _: Auditor) -> Step:
         today = self.now.date()
         ended = first_day(period_of(today)) - timedelta(days=1)
         return {"do": "recognise", "through": self.chance.choice((ended, today, month_end(next_month(today))))}
@@ -269,13 +281,21 @@ class Workload:
     def _reopen(self, auditor: Auditor) -> Step | None:
         if not auditor.books.closings:
             return None
-        return {"do": "reopen", "through": self.chance.choice(auditor.books.closings), "until": self.now + timedelta(days=2)}
+        return {
+            "do": "reopen",
+            "through": self.chance.choice(auditor.books.closings),
+            "until": self.now + timedelta(days=2),
+        }
 
     def _reconcile(self, auditor: Auditor) -> Step | None:
         payout, books, rows = self.chance.choice(("po_1", f"po {period_of(self.now.date())}")), auditor.books, []
         for key, entry in books.known.items():
             clearing = [leg for leg in entry.legs if leg[0] == 1010 and leg[2] in {"", payout}]
-            fit = entry.kind in {"payment", "refund", "top-up"} and key not in auditor.settled and key not in books.reversed
+            fit = (
+                entry.kind in {"payment", "refund", "top-up"}
+                and key not in auditor.settled
+                and key not in books.reversed
+            )
             if clearing and fit and self.chance.random() < 0.7 and entry.day <= self.now.date():
                 [(_, currency, _, gross)] = clearing
                 rows.append({"entry": key, "reference": entry.document, "currency": currency, "gross": gross,

@@ -111,7 +111,7 @@ class World:
                 raise RefusedError("closed") from None
             raise
 
-    def _use(self, step: Step) -> str:
+    def _use(self, _: Step) -> str:
         """Usage is shared with the auditor, who notes it."""
         return "done"
 

@@ -1,6 +1,7 @@
 """The description of the HTTP API: valid, of every route there is and of no other, in the words of the code's models."""
 
 import asyncio
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from aggregation.event_filter import EventFilter, TimeFilter
 from aggregation.listing import LIST_MAX, EventsPageQuery, EventsQuery, RejectionsQuery
 from ingest.request import BATCH, EITHER, EVENTS_MAX, FAULTS_LISTED_MAX, SINGLE
 from invoicing.invoices.manual import LINES_MAX, Earns, ManualInvoice, ManualLine
+from invoicing.reconciliation.matching import Outcome
+from invoicing.reconciliation.store import FLAGS
+from invoicing.wallets.lots import LOTS, MoveKind
+from invoicing.wallets.store import HISTORY, WALLETS
 from meterline.access import OPEN, OPEN_ON_LOOPBACK, RULES, UNLISTED, path_of
 from meterline.formats import FORMATS
 from meterline.idempotency import KEY_LENGTH_MAX
@@ -31,7 +36,18 @@ from schemas.domain_event import EventType
 from schemas.invoice import INVOICES, LINES, ApplicationKind, InvoiceKind, PaymentStatus, State
 from schemas.meter import DESCRIBING, Aggregation, Meter
 from schemas.outcomes import Reason
-from schemas.payment import MINOR_MAX, CreditApplication, FailedPayment, Payment, Refund, WriteOff
+from schemas.payment import (
+    MINOR_MAX,
+    PRIORITY_MAX,
+    CreditApplication,
+    FailedPayment,
+    Payment,
+    Refund,
+    Review,
+    Settlement,
+    TopUp,
+    WriteOff,
+)
 from schemas.payment import Reason as PaymentReason
 from schemas.problem import PROBLEM_TYPE
 from schemas.text_filter import TextFilter
@@ -191,7 +207,8 @@ def test_the_words_of_the_life_of_invoices_are_those_of_the_models() -> None:
     assert applications["kind"]["enum"] == list(ApplicationKind)
     models = {
         "InvoicePayment": Payment, "InvoicePaymentFailure": FailedPayment, "InvoiceCredit": CreditApplication,
-        "InvoiceReason": PaymentReason, "InvoiceWriteOff": WriteOff, "CreditRefund": Refund,
+        "InvoiceReason": PaymentReason, "InvoiceWriteOff": WriteOff, "CreditRefund": Refund, "WalletTopUp": TopUp,
+        "SettlementFile": Settlement, "FlagReview": Review,
     }  # fmt: skip
     for name, model in models.items():
         described, own = SCHEMAS[name], model.model_json_schema()
@@ -199,6 +216,46 @@ def test_the_words_of_the_life_of_invoices_are_those_of_the_models() -> None:
         assert set(described.get("required", [])) == set(own.get("required", [])), name
     assert SCHEMAS["InvoicePayment"]["properties"]["amount_minor"]["maximum"] == MINOR_MAX
     assert parameters_of("GET /api/v1/billing/invoices/{}")["format"]["schema"]["enum"] == list(FORMATS)
+
+
+def test_the_words_of_wallets_and_settlements_are_those_of_the_columns() -> None:
+    """Columns that are shown, kinds, outcomes and bounds."""
+    assert list(SCHEMAS["WalletLot"]["properties"]) == [name for name in LOTS if name != "customer"]
+    assert list(SCHEMAS["WalletMove"]["properties"]) == list(HISTORY)
+    assert SCHEMAS["WalletMove"]["properties"]["kind"]["enum"] == list(MoveKind)
+    assert set(WALLETS) < set(SCHEMAS["Wallet"]["properties"])
+    assert list(SCHEMAS["SettlementFlag"]["properties"]) == list(FLAGS)
+    assert SCHEMAS["SettlementOutcome"]["enum"] == list(Outcome)
+    assert SCHEMAS["WalletTopUp"]["properties"]["priority"]["maximum"] == PRIORITY_MAX
+    assert SCHEMAS["WalletTopUp"]["properties"]["amount_minor"]["maximum"] == MINOR_MAX
+
+
+def test_names_are_of_one_case_where_billing_speaks_as_its_documents_do() -> None:
+    """No property and no parameter of a query is in camel case, but in events and webhooks."""
+    camel = re.compile(r"[a-z][A-Z]")
+    for name, (_, path, operation) in OPERATIONS_DESCRIBED.items():
+        if "/billing/" in path and "/webhooks" not in path and "/events" not in path:
+            names = set(parameters_of(name))
+            asked = [operation.get("requestBody", {}), *map(resolved, operation["responses"].values())]
+            names |= {each for part in asked for each in properties_of(part) if part}
+            assert not [each for each in names if camel.search(each)], (name, names)
+
+
+def properties_of(part: Any) -> Iterator[str]:
+    """The names of all properties of a part of the description and what it refers to, but of problems."""
+    if isinstance(part, list):
+        for each in part:
+            yield from properties_of(each)
+    if isinstance(part, dict):
+        if part.get("$ref") == "#/components/schemas/Problem":
+            return
+        if "$ref" in part:
+            yield from properties_of(resolved(part))
+        if isinstance(part.get("properties"), dict):
+            yield from part["properties"]
+        for key, each in part.items():
+            if key not in {"example", "examples"}:
+                yield from properties_of(each)
 
 
 def test_the_operations_and_their_parameters_are_the_command_lines() -> None:

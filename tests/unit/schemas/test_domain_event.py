@@ -1,8 +1,11 @@
 """Domain events: the closed list, and what each one says."""
 
+import ast
 import json
+import re
 import typing
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -70,3 +73,17 @@ def test_a_body_is_json_with_the_data_as_it_was_stored() -> None:
     thin = json.loads(stored.thin_body("/there"))
     assert (thin["data"], thin["link"], thin["id"]) == (None, "/there", "e")
     assert InvoiceData.model_fields["due_on"].alias == "dueOn"
+
+
+def test_every_type_is_emitted_somewhere_and_documented() -> None:
+    """A type that nothing emits would be waited for in vain; one that the docs lack, nobody would wait for."""
+    root = Path(__file__).parents[3]
+    sources = [path for package in ("invoicing", "meterline") for path in (root / package).rglob("*.py")]
+    emitted = set()
+    for path in sources:
+        found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+        emitted |= {node.attr for node in found if ast.unparse(node.value) == "EventType"}
+    assert emitted == {each.name for each in EventType}
+    table = (root / "docs/webhooks.md").read_text().partition("## The events")[2].partition("\n\nAn invoice has")[0]
+    names = "".join(row.split("|")[1] for row in table.split("\n") if row.startswith("| `"))
+    assert sorted(re.findall(r"`([a-z_]+\.[a-z_]+)`", names)) == sorted(EventType)
