@@ -91,7 +91,9 @@ class Till:
 def till(database: sa.Engine) -> Iterator[Till]:
     """A till without test_payments."""
     with database.begin() as connection:
-        connection.execute(sa.text("CREATE TABLE test_payments (number bigint GENERATED ALWAYS AS IDENTITY, amount bigint)"))
+        connection.execute(
+            sa.text("CREATE TABLE test_payments (number bigint GENERATED ALWAYS AS IDENTITY, amount bigint)")
+        )
     till = Till(database, threading.Event(), threading.Event())
     yield till
     till.hold.set()
