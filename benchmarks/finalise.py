@@ -4,8 +4,10 @@
 
 Drafts of three lines with a tax are stored; then each is issued by itself, numbered, posted, chained and told of, in a
 transaction of its own that is durable. Requests come at their instants whether or not the ones before are done, so a
-wait counts in full. One in ten customers has credit, which is applied. Prints the latencies, and how many a second are
-done when the next one comes at once; the digest is of the ledger's amounts, which are the same every time.
+wait counts in full: first calls in this process, then requests over HTTP to a server of its own, each with an
+idempotency key. One in ten customers has credit, which is applied. Prints the latencies, what of processors the server
+used, and how many calls a second are done when the next one comes at once; the digest is of the ledger's amounts, which
+are the same every time.
 """
 
 import argparse
@@ -21,6 +23,8 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
+from benchmarks.finalise_over_http import paced as paced_over_http
+from benchmarks.finalise_over_http import server
 from benchmarks.report import peak_memory_mib, report
 from invoicing.invoices.app import issue
 from invoicing.invoices.drafts import Drafts, drafted
@@ -48,21 +52,22 @@ def run(per_second: int, seconds: int) -> dict[str, Any]:
             database = engine_for(url)
             try:
                 migrate(database)
-                ids = _drafts(database, WARM + paced + at_once)
+                ids = _drafts(database, 2 * (WARM + paced) + at_once)
                 for key in ids[:WARM]:
                     _finalise(database, key)
                 latencies = sorted(_paced(database, ids[WARM : WARM + paced], per_second))
                 started, used = time.perf_counter(), time.process_time()
-                for key in ids[WARM + paced :]:
+                for key in ids[WARM + paced : WARM + paced + at_once]:
                     _finalise(database, key)
                 spent, cpu = time.perf_counter() - started, time.process_time() - used
+                over_http = _over_http(url, ids[WARM + paced + at_once :], per_second)
                 digest = _digest(database)
             finally:
                 database.dispose()
     return {
         "per_second": per_second, "finalised": paced, "p50_ms": _at(latencies, 50), "p95_ms": _at(latencies, 95),
         "p99_ms": _at(latencies, 99), "max_ms": _at(latencies, 100), "one_by_one_per_second": round(at_once / spent),
-        "cpu_ms_each": round(cpu / at_once * 1000, 1), "load_before": round(load, 1),
+        "cpu_ms_each": round(cpu / at_once * 1000, 1), **over_http, "load_before": round(load, 1),
         "load_after": round(os.getloadavg()[0], 1), "peak_memory_mib": peak_memory_mib(), "digest": digest,
     }  # fmt: skip
 
@@ -118,6 +123,18 @@ def _paced(database: sa.Engine, ids: list[str], per_second: int) -> list[float]:
 
     with ThreadPoolExecutor(THREADS) as pool:
         return [*pool.map(one, range(len(ids)))]
+
+
+def _over_http(database_url: str, ids: list[str], per_second: int) -> dict[str, Any]:
+    with server(database_url) as api:
+        paced_over_http(api.url, ids[:WARM], per_second)
+        used = api.cpu_seconds()
+        latencies = sorted(paced_over_http(api.url, ids[WARM:], per_second))
+        used = api.cpu_seconds() - used
+    percentiles = {f"http_p{percent}_ms": _at(latencies, percent) for percent in (50, 95, 99)}
+    return percentiles | {
+        "http_max_ms": _at(latencies, 100), "http_server_cpu_ms_each": round(used / len(latencies) * 1000, 1),
+    }  # fmt: skip
 
 
 def _at(latencies: list[float], percent: int) -> float:

@@ -8,7 +8,7 @@ sent again under the same one.
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -47,7 +47,9 @@ class _Unshown(bytes):
 
 
 @dataclass(frozen=True)
-class _Call:
+class Call:
+    """A request that has an idempotency key."""
+
     tenant: str
     key: str
     request_hash: str
@@ -69,26 +71,27 @@ def idempotent(
 
     async def route(request: Request) -> Response:
         try:
-            request.state.body = await _read(request, bytes_max)
-            call = _call_of(request)
+            call = await call_of(request, bytes_max)
         except RefusedError as refused:
             return problem_response(refused)
-        return await asyncio.to_thread(_answered, database, handler, request, call, moves_money, now)
+        return await asyncio.to_thread(answered, database, handler, request, call, moves_money, now)
 
     return route
 
 
-def body_of(request: Request) -> dict[str, Any]:
-    """The object of JSON that a request to an idempotent route sent. Raises RefusedError."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "allowed content type: application/json")
-    try:
-        parsed = orjson.loads(request.state.body)
-    except orjson.JSONDecodeError as error:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "allowed: a body that is an object")
-    return parsed
+async def call_of(request: Request, bytes_max: int = BODY_BYTES_MAX) -> Call | None:
+    """Read a request's body, for `body_of`, and its key; None when it has none. Raises RefusedError."""
+    request.state.body = await _read(request, bytes_max)
+    keys = request.headers.getlist(HEADER)
+    if not keys:
+        return None
+    if len(keys) > 1 or not 0 < len(keys[0]) <= KEY_LENGTH_MAX or not (keys[0].isascii() and keys[0].isprintable()):
+        detail = f"{HEADER}: allowed: one, of 1 to {KEY_LENGTH_MAX} printable ASCII characters"
+        raise RefusedError(HTTPStatus.BAD_REQUEST, detail)
+    access: Access = request.state.access
+    body = content_digest(request.state.body)
+    hashed = digest(request.method, request.url.path, request.url.query, body)
+    return Call(access.tenant, keys[0], hashed)
 
 
 def exact_body_of(request: Request) -> dict[str, Any]:
@@ -101,22 +104,15 @@ def exact_body_of(request: Request) -> dict[str, Any]:
     return parsed
 
 
-def forget_keys(connection: sa.Connection, now: datetime) -> int:
-    """Delete the keys that are older than KEPT and moved no money; returns how many."""
-    done = connection.execute(
-        sa.text("DELETE FROM idempotency_keys WHERE NOT moves_money AND created_at < :before"), {"before": now - KEPT}
-    )
-    return done.rowcount
-
-
-def _answered(
+def answered(
     database: sa.Engine,
     handler: Handler,
     request: Request,
-    call: _Call | None,
+    call: Call | None,
     moves_money: bool,
     now: Callable[[], datetime],
 ) -> Response:
+    """The answer to one request, in a transaction of its own: what a route of `idempotent` does."""
     try:
         with database.connect() as connection:  # which takes back what is not committed
             answer = call and _begun(connection, call, moves_money, now())
@@ -136,7 +132,50 @@ def _answered(
         return problem_response(RefusedError(HTTPStatus.BAD_REQUEST, str(error), validationErrors=listed))
 
 
-def _begun(connection: sa.Connection, call: _Call, moves_money: bool, now: datetime) -> Response | None:
+def body_of(request: Request) -> dict[str, Any]:
+    """The object of JSON that a request to an idempotent route sent. Raises RefusedError."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "allowed content type: application/json")
+    try:
+        parsed = orjson.loads(request.state.body)
+    except orjson.JSONDecodeError as error:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "allowed: a body that is an object")
+    return parsed
+
+
+def unused(connection: sa.Connection, calls: Sequence[Call]) -> set[Call]:
+    """Those of one tenant's calls whose key is new, and which nobody else answers until the transaction ends."""
+    query = """SELECT key, pg_try_advisory_xact_lock(hashtextextended('idempotency ' || :tenant || ' ' || key, 0))
+                   AND NOT EXISTS (SELECT FROM idempotency_keys k WHERE k.tenant = :tenant AND k.key = wanted.key)
+               FROM unnest(CAST(:keys AS text[])) AS wanted (key)"""
+    by_key = {call.key: call for call in reversed(calls)}  # of two with one key the first
+    if not by_key:
+        return set()
+    keys = {"tenant": calls[0].tenant, "keys": list(by_key)}
+    return {by_key[key] for key, free in connection.execute(sa.text(query), keys) if free}
+
+
+def keep(connection: sa.Connection, answers: Mapping[Call, Response], *, moves_money: bool, now: datetime) -> None:
+    """Store the answers to calls that `unused` gave. Raises IntegrityError where somebody was faster after all."""
+    query = """INSERT INTO idempotency_keys (tenant, key, request_hash, moves_money, created_at, status, headers, body)
+               VALUES (:tenant, :key, :request_hash, :moves_money, :now, :status, CAST(:headers AS json), :body)"""
+    rows = [{**vars(call), "moves_money": moves_money, "now": now, **_stored(answer)}
+            for call, answer in answers.items()]  # fmt: skip
+    if rows:
+        connection.execute(sa.text(query), rows)
+
+
+def forget_keys(connection: sa.Connection, now: datetime) -> int:
+    """Delete the keys that are older than KEPT and moved no money; returns how many."""
+    done = connection.execute(
+        sa.text("DELETE FROM idempotency_keys WHERE NOT moves_money AND created_at < :before"), {"before": now - KEPT}
+    )
+    return done.rowcount
+
+
+def _begun(connection: sa.Connection, call: Call, moves_money: bool, now: datetime) -> Response | None:
     """Take the key for this transaction, or return the answer that was given under it. Raises RefusedError."""
     # The lock only says "in flight" at once, where the constraint would wait. It is the constraint that decides.
     free = connection.execute(
@@ -166,26 +205,17 @@ def _begun(connection: sa.Connection, call: _Call, moves_money: bool, now: datet
     return Response(bytes(row.body), status_code=row.status, headers=headers)
 
 
-def _finish(connection: sa.Connection, call: _Call, answer: Response) -> None:
-    headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
+def _finish(connection: sa.Connection, call: Call, answer: Response) -> None:
     connection.execute(
         sa.text("""UPDATE idempotency_keys SET status = :status, headers = CAST(:headers AS json), body = :body
                    WHERE tenant = :tenant AND key = :key"""),
-        {**vars(call), "status": answer.status_code, "headers": json.dumps(headers), "body": _Unshown(answer.body)},
+        {**vars(call), **_stored(answer)},
     )
 
 
-def _call_of(request: Request) -> _Call | None:
-    keys = request.headers.getlist(HEADER)
-    if not keys:
-        return None
-    if len(keys) > 1 or not 0 < len(keys[0]) <= KEY_LENGTH_MAX or not (keys[0].isascii() and keys[0].isprintable()):
-        detail = f"{HEADER}: allowed: one, of 1 to {KEY_LENGTH_MAX} printable ASCII characters"
-        raise RefusedError(HTTPStatus.BAD_REQUEST, detail)
-    access: Access = request.state.access
-    body = content_digest(request.state.body)
-    hashed = digest(request.method, request.url.path, request.url.query, body)
-    return _Call(access.tenant, keys[0], hashed)
+def _stored(answer: Response) -> dict[str, Any]:
+    headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
+    return {"status": answer.status_code, "headers": json.dumps(headers), "body": _Unshown(answer.body)}
 
 
 async def _read(request: Request, bytes_max: int) -> bytes:

@@ -5,7 +5,7 @@ If-Match with the ETag of what was read. What the state of an invoice does not t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -18,11 +18,13 @@ from starlette.routing import Route
 
 from ingest.request import RefusedError
 from invoicing.invoices import store
+from invoicing.invoices.drafts import Drafts
 from invoicing.invoices.lifecycle import due_of
 from invoicing.recognition.store import schedule_of
 from invoicing.settlement import app
 from invoicing.settlement import store as settlement
 from invoicing.settlement.app import Act
+from meterline.finalising import Finalising
 from meterline.formats import DEFAULT_LOCALE, ENDINGS, FORMATS
 from meterline.idempotency import Handler, idempotent
 from meterline.invoice_json import invoice_documents
@@ -56,9 +58,10 @@ def invoice_routes(database: sa.Engine, *, now: Clock = lambda: datetime.now(UTC
     """The routes of invoices and of customers' credit."""
     changes = _Changes(now)
     money: list[tuple[str, Handler]] = [
-        ("/{id}/finalize", changes.finalize), ("/{id}/payments", changes.pay), ("/{id}/apply_credit", changes.apply),
-        ("/{id}/void", changes.void), ("/{id}/uncollectible", changes.give_up),
+        ("/{id}/payments", changes.pay), ("/{id}/apply_credit", changes.apply), ("/{id}/void", changes.void),
+        ("/{id}/uncollectible", changes.give_up),
     ]  # fmt: skip
+    finalising = Finalising(database, alone=told(changes.finalize), issued=_issued, act=changes.act, now=now)
     failures = idempotent(database, told(changes.fail), now=now)
     refunds = idempotent(database, told(changes.refund), moves_money=True, now=now)
     return [
@@ -69,6 +72,7 @@ def invoice_routes(database: sa.Engine, *, now: Clock = lambda: datetime.now(UTC
             Route(PATH + path, idempotent(database, told(change), moves_money=True, now=now), methods=["POST"])
             for path, change in money
         ),
+        Route(f"{PATH}/{{id}}/finalize", finalising.route, methods=["POST"]),
         Route(f"{PATH}/{{id}}/payment_failures", failures, methods=["POST"]),
         Route(CUSTOMER, reading(database, told(_credit)), methods=["GET"]),
         Route(f"{CUSTOMER}/refunds", refunds, methods=["POST"]),
@@ -83,43 +87,45 @@ class _Changes:
 
     def finalize(self, request: Request, connection: sa.Connection) -> Response:
         """Issue a draft."""
-        return _changed(connection, app.finalize(connection, self._act(request), _id(request)))
+        act, key = self.act(request), _id(request)
+        return _issued(connection, act, app.held_draft(connection, act, key))[key]
 
     def pay(self, request: Request, connection: sa.Connection) -> Response:
         """Book a payment: 201, or 200 where it was told before."""
-        after, new = app.pay(connection, self._act(request), _id(request), parsed(request, Payment))
+        after, new = app.pay(connection, self.act(request), _id(request), parsed(request, Payment))
         return _changed(connection, after, HTTPStatus.CREATED if new else HTTPStatus.OK)
 
     def fail(self, request: Request, connection: sa.Connection) -> Response:
         """Note a payment that failed: 201, or 200 where it was told before."""
-        after, new = app.fail_payment(connection, self._act(request), _id(request), parsed(request, FailedPayment))
+        after, new = app.fail_payment(connection, self.act(request), _id(request), parsed(request, FailedPayment))
         return _changed(connection, after, HTTPStatus.CREATED if new else HTTPStatus.OK)
 
     def apply(self, request: Request, connection: sa.Connection) -> Response:
         """Settle it by customer credit."""
         at_most = parsed(request, CreditApplication).amount_minor
-        return _changed(connection, app.apply_credit(connection, self._act(request), _id(request), at_most)[0])
+        return _changed(connection, app.apply_credit(connection, self.act(request), _id(request), at_most)[0])
 
     def void(self, request: Request, connection: sa.Connection) -> Response:
         """Void it."""
         reason = parsed(request, Reason).reason
-        return _changed(connection, app.void(connection, self._act(request), _id(request), reason))
+        return _changed(connection, app.void(connection, self.act(request), _id(request), reason))
 
     def give_up(self, request: Request, connection: sa.Connection) -> Response:
         """Write off what is due."""
         why = parsed(request, WriteOff)
-        return _changed(connection, app.mark_uncollectible(connection, self._act(request), _id(request), why))
+        return _changed(connection, app.mark_uncollectible(connection, self.act(request), _id(request), why))
 
     def refund(self, request: Request, connection: sa.Connection) -> Response:
         """Pay credit back: 201, or 200 where it was told before."""
-        act, customer = self._act(request), request.path_params["customer"]
+        act, customer = self.act(request), request.path_params["customer"]
         new = app.refund(connection, act, customer, parsed(request, Refund))
         check_now(connection)
         return json_answer(
             _credit_document(connection, act.tenant, customer), HTTPStatus.CREATED if new else HTTPStatus.OK
         )
 
-    def _act(self, request: Request) -> Act:
+    def act(self, request: Request) -> Act:
+        """Who asks for what they ask, and when."""
         by, tenant = who_asks(request), tenant_of(request)
         return Act(tenant, by, self._now(), lambda version: refuse_other_version(request, version))
 
@@ -194,15 +200,34 @@ def _changed(connection: sa.Connection, after: dict[str, Any], status: HTTPStatu
     return answer
 
 
+def _issued(connection: sa.Connection, act: Act, drafts: Drafts) -> dict[str, Response]:
+    """Issue drafts; the answers, by the invoices' ids. As in `_changed`, the checks of the commit run here."""
+    invoices = app.issue_held(connection, act, drafts)
+    check_now(connection)
+    answers = {}
+    for document in _documents(connection, invoices, drafts.lines):
+        answers[document["id"]] = answer = json_answer(document)
+        answer.headers["ETag"] = etag_of(document["version"])
+    logger.info("%s invoices of %s are issued: %s", len(answers), act.tenant, ", ".join(invoices["number"]))
+    return answers
+
+
 def _document(connection: sa.Connection, invoice: pl.DataFrame) -> dict[str, Any]:
-    """An invoice with its lines, what settled it, and who changed it."""
-    key = invoice["id"].item()
-    [document] = invoice_documents(invoice, store.lines_of(connection, key))
-    applied = [
-        {**row, "applied_at": instant_text(row["applied_at"])} for row in settlement.applications(connection, key)
-    ]
-    changes = [{**row, "changed_at": instant_text(row["changed_at"])} for row in settlement.changes(connection, key)]
-    return {**document, "due_minor": due_of(document), "applications": applied, "changes": changes}
+    [document] = _documents(connection, invoice, store.lines_of(connection, invoice["id"].item()))
+    return document
+
+
+def _documents(connection: sa.Connection, invoices: pl.DataFrame, lines: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Invoices with their lines, what settled them, and who changed them."""
+    ids = invoices["id"].to_list()
+    applied, changes = settlement.applications(connection, ids), settlement.changes(connection, ids)
+    for document in invoice_documents(invoices, lines):
+        key = document["id"]
+        yield {
+            **document, "due_minor": due_of(document),
+            "applications": [{**row, "applied_at": instant_text(row["applied_at"])} for row in applied[key]],
+            "changes": [{**row, "changed_at": instant_text(row["changed_at"])} for row in changes[key]],
+        }  # fmt: skip
 
 
 def _head(document: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,10 @@ import sqlalchemy as sa
 APP_ROLE = "meterline_app"
 """Whoever has this role sees and writes the ledger of one tenant: the one that `meterline.tenant` names."""
 
+_ACT = sa.text("SELECT set_config('role', :role, true), set_config('meterline.tenant', :tenant, true)")
+_SETTINGS = sa.text("SELECT current_setting('role'), coalesce(current_setting('meterline.tenant', true), '')")
+_RESET_ROLE = sa.text("RESET ROLE")
+_ACTING = "acting for"
 _COPY_ROWS = 10_000  # PostgreSQL takes the ones before while these are written
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _NEWEST = max(file.name[:4] for file in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
@@ -77,12 +81,18 @@ def _version(engine: sa.Engine) -> str | None:
 
 @contextmanager
 def as_tenant(connection: sa.Connection, tenant: str) -> Iterator[None]:
-    """Within this, the connection's transaction reads and writes rows of this tenant alone, as `meterline_app`."""
-    before = connection.execute(
-        sa.text("SELECT current_setting('role'), coalesce(current_setting('meterline.tenant', true), '')")
-    ).one()
+    """Within this, the connection's transaction reads and writes rows of this tenant alone, as `meterline_app`.
+
+    Within another one for the same tenant it asks the database nothing: several may stand in one, and cost as one.
+    """
+    known = _known(connection)
+    if known == (APP_ROLE, tenant):
+        yield
+        return
+    before = known or _settings(connection)
     _act(connection, APP_ROLE, tenant)
-    yield  # after an error the transaction ends, and its settings with it
+    with _noted(connection, known, (APP_ROLE, tenant)):
+        yield  # after an error the transaction ends, and its settings with it
     _act(connection, *before)
 
 
@@ -93,10 +103,12 @@ def copying_for(connection: sa.Connection, tenant: str) -> Iterator[None]:
     COPY and row-level security exclude each other. That rows are of this tenant is held by the tables' triggers, which
     hold it against every role.
     """
-    before = connection.execute(sa.text("SELECT current_setting('role')")).scalar_one()
-    connection.execute(sa.text("RESET ROLE"))
-    yield  # after an error the transaction ends, and its settings with it
-    _act(connection, before, tenant)
+    known = _known(connection)
+    role, _ = known or _settings(connection)
+    connection.execute(_RESET_ROLE)
+    with _noted(connection, known, None):
+        yield  # after an error the transaction ends, and its settings with it
+    _act(connection, role, tenant)
 
 
 @contextmanager
@@ -171,8 +183,31 @@ def insert(connection: sa.Connection, table: str, rows: pl.DataFrame) -> None:
 
 
 def _act(connection: sa.Connection, role: str, tenant: str) -> None:
-    settings = "SELECT set_config('role', :role, true), set_config('meterline.tenant', :tenant, true)"
-    connection.execute(sa.text(settings), {"role": role, "tenant": tenant})
+    connection.execute(_ACT, {"role": role, "tenant": tenant})
+
+
+def _settings(connection: sa.Connection) -> tuple[str, str]:
+    role, tenant = connection.execute(_SETTINGS).one()
+    return role, tenant
+
+
+def _known(connection: sa.Connection) -> tuple[str, str] | None:
+    """Role and tenant that the transaction acts for, as far as an `as_tenant` that is not over has set them."""
+    transaction, settings = connection.info.get(_ACTING, (None, None))
+    return settings if transaction is not None and transaction is connection.get_transaction() else None
+
+
+@contextmanager
+def _noted(connection: sa.Connection, before: tuple[str, str] | None, now: tuple[str, str] | None) -> Iterator[None]:
+    """Note within this what the transaction acts for, and then what it did before, as it does after a rollback."""
+    connection.info[_ACTING] = (connection.get_transaction(), now)
+    try:
+        yield
+    finally:
+        if before is None:
+            connection.info.pop(_ACTING, None)
+        else:
+            connection.info[_ACTING] = (connection.get_transaction(), before)
 
 
 def _driver(connection: sa.Connection) -> psycopg.Connection[Any]:

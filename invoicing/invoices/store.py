@@ -17,7 +17,22 @@ from stores.postgres import copy_in
 
 _JSON = {"taxes", "tax_rule", "explanation"}  # read as text: parsed JSON would make floats of numbers
 _BY_CUSTOMER = 'ORDER BY customer COLLATE "C", currency, id'
-_CHANGED = ("number", "state", "payment_status", "issued_at", "due_on", "settled_minor")
+_CHANGED = {
+    "number": "text", "state": "text", "payment_status": "text", "issued_at": "timestamptz", "due_on": "date",
+    "settled_minor": "bigint",
+}  # fmt: skip
+_WANTED = {"id": "text", "version": "bigint", **_CHANGED}
+_CHANGE = sa.text(f"""
+    WITH wanted AS (
+        SELECT * FROM unnest({", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _WANTED.items())})
+            AS w ({", ".join(_WANTED)})),
+    before AS (SELECT o.id, o.state FROM invoices o JOIN wanted w USING (id, version) FOR UPDATE OF o),
+    changed AS (
+        UPDATE invoices i SET {", ".join(f"{name} = w.{name}" for name in _CHANGED)}, version = i.version + 1
+        FROM before b JOIN wanted w ON w.id = b.id WHERE i.id = b.id
+        RETURNING i.tenant, i.id, i.version, b.state AS before, i.state)
+    INSERT INTO invoice_changes SELECT tenant, id, version, before, state, :by, :reason, :at FROM changed
+    RETURNING invoice_id""")  # noqa: S608  names of ours
 
 
 class ChangedMeanwhileError(ValueError):
@@ -116,22 +131,23 @@ def drafts_of(connection: sa.Connection, tenant: str, ids: Sequence[str]) -> Dra
     return Drafts(invoices, lines_of_all(connection, invoices["id"].to_list()))
 
 
+def periodic_drafts(connection: sa.Connection, tenant: str, ids: Sequence[str]) -> bool:
+    """Whether one of these ids is of a draft that a bill run made."""
+    query = """SELECT EXISTS (SELECT FROM invoices WHERE tenant = :tenant AND id = ANY (:ids) AND state = 'draft'
+               AND kind = 'periodic')"""
+    return bool(connection.execute(sa.text(query), {"tenant": tenant, "ids": list(ids)}).scalar_one())
+
+
 def change(connection: sa.Connection, invoices: pl.DataFrame, *, by: str, reason: str, at: datetime) -> None:
     """Write what goes on with invoices: their state, number, days and what was settled, as the next version of each.
 
     Each row has the version that it was read at. Raises ChangedMeanwhileError where it is no longer the stored one.
     """
-    sets = ", ".join(f"{name} = :{name}" for name in _CHANGED)
-    query = f"""WITH before AS (SELECT id, state FROM invoices WHERE id = :id AND version = :version FOR UPDATE)
-        UPDATE invoices i SET {sets}, version = i.version + 1 FROM before WHERE i.id = before.id
-        RETURNING before.state"""  # noqa: S608  names of ours
-    told = """INSERT INTO invoice_changes VALUES (:tenant, :id, :version, :before, :state, :by, :reason, :at)"""
-    for row in invoices.iter_rows(named=True):
-        before = connection.execute(sa.text(query), row).scalar_one_or_none()
-        if before is None:
-            raise ChangedMeanwhileError(f"invoice {row['id']} is no longer at version {row['version']}; read it again")
-        said = {"by": by, "reason": reason, "at": at, "before": before, "version": row["version"] + 1}
-        connection.execute(sa.text(told), row | said)
+    columns = {name: invoices[name].to_list() for name in ("id", "version", *_CHANGED)}
+    written = connection.execute(_CHANGE, columns | {"by": by, "reason": reason, "at": at}).scalars()
+    versions = dict(zip(columns["id"], columns["version"], strict=True))
+    for key in sorted(set(versions) - set(written)):
+        raise ChangedMeanwhileError(f"invoice {key} is no longer at version {versions[key]}; read it again")
 
 
 def issued_before_their_run(connection: sa.Connection, tenant: str, period: str) -> pl.DataFrame:

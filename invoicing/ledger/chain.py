@@ -6,7 +6,9 @@ of them would change every digest; a test holds them.
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +30,7 @@ def content_digests(entries: pl.DataFrame, postings: pl.DataFrame) -> pl.Series:
     The text of an entry is one line of its own, and one for each posting; a text of free form has its length in bytes
     before it:
 
-        P02|1|1|2026-01-31||7:default7:invoice32:c1cb...ed14:Invoice for UA
+        P02|1|1|2026-01-31|||7:default7:invoice32:c1cb...ed14:Invoice for UA
         1|1100|12000|USD|2:UA0:
         2|4010|-12000|USD|2:UA0:
     """
@@ -47,6 +49,30 @@ def content_digests(entries: pl.DataFrame, postings: pl.DataFrame) -> pl.Series:
     return whole.select(sha256_of(pl.concat_str("head", pl.lit("\n"), "body"))).to_series()
 
 
+def content_text(entry: Mapping[str, Any], postings: Iterable[Mapping[str, Any]]) -> str:
+    """The text of one entry, whose digest `content_digests` makes; its postings stand by position.
+
+    >>> from datetime import date
+    >>> entry = {"template": "P02", "document_version": 1, "part": 1, "effective_at": date(2026, 1, 31),
+    ...          "relates_to": None, "relates_to_period": None, "tenant": "default", "document_kind": "invoice",
+    ...          "document_id": "c1cb", "description": "Invoice for UA"}
+    >>> leg = {"position": 1, "account": 1100, "amount_minor": 12000, "currency": "USD", "customer": "UA",
+    ...        "dimension": ""}
+    >>> print(content_text(entry, [leg]), end="")
+    P02|1|1|2026-01-31|||7:default7:invoice4:c1cb14:Invoice for UA
+    1|1100|12000|USD|2:UA0:
+    """
+    plain = (entry["template"], entry["document_version"], entry["part"], entry["effective_at"],
+             entry["relates_to"] or "", entry["relates_to_period"] or "")  # fmt: skip
+    lines = ["|".join(map(str, plain)) + "|" + "".join(_prefixed(entry[name]) for name in _ENTRY_TEXTS)]
+    lines += [
+        f"{leg['position']}|{leg['account']}|{leg['amount_minor']}|{leg['currency']}|"
+        + _prefixed(leg["customer"]) + _prefixed(leg["dimension"])
+        for leg in postings
+    ]  # fmt: skip
+    return "\n".join([*lines, ""])
+
+
 def hash_texts(entries: pl.DataFrame) -> pl.Expr:
     """What each entry's hash is of: the hash before, the content's digest, the sequence and the microsecond of posting.
 
@@ -63,26 +89,26 @@ def chained(entries: pl.DataFrame, *, after: int, previous_hash: str, booked_fro
     `after` and `previous_hash` are the sequence and hash of the last entry that is posted, 0 and `GENESIS` before the
     first. An entry is booked no earlier than the one before it, `booked_from`: clocks of two machines may differ.
     """
-    booked_at = pl.col("booked_at").cum_max()
+    micros = np.maximum.accumulate(entries["booked_at"].cast(_MICROS).to_physical().to_numpy())
     if booked_from is not None:
-        booked_at = pl.max_horizontal(booked_at, pl.lit(booked_from).cast(_MICROS))
-    placed = entries.with_columns(
-        booked_at.alias("booked_at"), pl.int_range(after + 1, after + 1 + pl.len(), dtype=pl.Int64).alias("sequence")
-    )
-    tails = placed.select(
-        pl.concat_str(
-            "content_digest", pl.col("sequence").cast(pl.String), pl.lit("|"),
-            pl.col("booked_at").cast(_MICROS).to_physical().cast(pl.String),
-        )
-    ).to_series()  # fmt: skip
+        micros = np.maximum(micros, pl.Series([booked_from]).cast(_MICROS).to_physical().item())
+    sequences = range(after + 1, after + 1 + entries.height)
+    contents = entries["content_digest"].to_list()
     hashes, last, sha256 = [], previous_hash, hashlib.sha256
-    for tail in tails.to_list():  # each hash needs the one before: the only loop over entries
-        last = sha256((last + tail).encode()).hexdigest()
+    for content, sequence, micro in zip(contents, sequences, micros.tolist(), strict=True):
+        # each hash needs the one before: the only loop over entries
+        last = sha256(f"{last}{content}{sequence}|{micro}".encode()).hexdigest()
         hashes.append(last)
-    return placed.with_columns(
+    return entries.with_columns(
+        pl.Series("booked_at", micros).cast(_MICROS),
+        pl.Series("sequence", sequences, pl.Int64),
         pl.Series("previous_hash", [previous_hash, *hashes[:-1]][: len(hashes)], pl.String),
         pl.Series("hash", hashes, pl.String),
     )
+
+
+def _prefixed(part: str) -> str:
+    return f"{len(part.encode())}:{part}"
 
 
 def _joined(lines: pl.Series, starts: npt.NDArray[np.int64]) -> pl.Series:

@@ -3,6 +3,7 @@
 Owns that what comes too late for its period is dated on the first open day, and names the period.
 """
 
+from calendar import monthrange
 from datetime import date, timedelta
 
 import polars as pl
@@ -22,3 +23,13 @@ def dated(day: pl.Expr, closed_through: date | None) -> list[pl.Expr]:
         effective_at.alias("effective_at"),
         pl.when(late).then(day.dt.strftime("%Y-%m")).alias("relates_to_period"),
     ]
+
+
+def last_day_of(period: str) -> date:
+    """The last day of a month.
+
+    >>> last_day_of("2028-02")
+    datetime.date(2028, 2, 29)
+    """
+    first = date.fromisoformat(f"{period}-01")
+    return first.replace(day=monthrange(first.year, first.month)[1])

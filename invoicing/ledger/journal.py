@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from invoicing.ledger.chain import content_digests
+from invoicing.ledger.few import FEW, entries_of_few
 from schemas.identity import digests
 from schemas.invoice import Columns
 from schemas.journal import ENTRIES, POSTINGS, REVERSAL
@@ -48,6 +49,15 @@ def entries_of(documents: pl.DataFrame, amounts: pl.DataFrame, *, booked_at: dat
     Postings of zero are left out, and a document without any posting has no entry. Raises ValueError when the amounts
     of a document do not cancel over its template's legs, or their signs are none that it takes.
     """
+    if documents.height <= FEW:
+        few = entries_of_few(documents, amounts, booked_at=booked_at)
+        if few is not None:
+            return Journal(*few)
+    return bulk_entries_of(documents, amounts, booked_at=booked_at)
+
+
+def bulk_entries_of(documents: pl.DataFrame, amounts: pl.DataFrame, *, booked_at: datetime) -> Journal:
+    """The same, always by frames."""
     postings = _postings(documents, amounts)
     _refuse_signs(documents, amounts)
     _refuse_unbalanced(documents, postings)

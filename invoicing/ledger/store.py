@@ -76,9 +76,11 @@ def post(connection: sa.Connection, entries: pl.DataFrame, postings: pl.DataFram
     an id is posted with other content.
     """
     new = 0
-    for (tenant,), own in entries.group_by("tenant", maintain_order=True):
-        with as_tenant(connection, str(tenant)):
-            new += _post(connection, str(tenant), own, postings)
+    tenants = entries["tenant"].unique(maintain_order=True).to_list()
+    for tenant in tenants:
+        own = entries if len(tenants) == 1 else entries.filter(pl.col("tenant") == tenant)
+        with as_tenant(connection, tenant):
+            new += _post(connection, tenant, own, postings)
     return new
 
 

@@ -4,7 +4,7 @@ A shell. Owns that a change of an invoice comes with what it posts, what settles
 all. Whoever changes an invoice holds its row until the commit: the next one reads what the first one left.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from invoicing import store as books
 from invoicing.invoices import lifecycle
 from invoicing.invoices.app import issue
+from invoicing.invoices.drafts import Drafts
 from invoicing.invoices.entries import taxes_of, void_journal
 from invoicing.invoices.lifecycle import Booking, NotTakenError, Post, Step, Trigger, booked_on, due_of
-from invoicing.invoices.store import change, drafts_of, invoice, lines_of
+from invoicing.invoices.store import change, drafts_of, invoice, lines_of, periodic_drafts
 from invoicing.ledger import store as ledger
 from invoicing.ledger.journal import Journal, reversal
 from invoicing.outbox.store import emit
@@ -58,21 +59,36 @@ def finalize(connection: sa.Connection, act: Act, key: str) -> dict[str, Any]:
     A periodic one waits for a run that is being posted. Where its period's run is not posted yet, what comes until then
     is for a later run: the period is rated again.
     """
-    found = invoice(connection, act.tenant, key)
-    periodic = found["kind"].item() == InvoiceKind.PERIODIC and found["state"].item() == State.DRAFT
-    if periodic:
-        books.lock(connection, act.tenant)
-    drafts = drafts_of(connection, act.tenant, [found["id"].item()])
+    return issue_held(connection, act, held_draft(connection, act, key)).row(0, named=True)
+
+
+def held_draft(connection: sa.Connection, act: Act, key: str) -> Drafts:
+    """The draft with this id, which nobody else changes now. Raises as `finalize` does."""
+    drafts = held_drafts(connection, act.tenant, [key])
     if drafts.invoices.is_empty():
-        now_there = invoice(connection, act.tenant, found["id"].item()).row(0, named=True)
-        raise NotTakenError(now_there, Trigger.FINALIZE)
+        raise NotTakenError(invoice(connection, act.tenant, key).row(0, named=True), Trigger.FINALIZE)
     act.expected(drafts.invoices["version"].item())
-    period = found["period"].item()
-    if periodic:
+    return drafts
+
+
+def held_drafts(connection: sa.Connection, tenant: str, keys: Sequence[str]) -> Drafts:
+    """Those of the tenant's invoices with these ids that are drafts, in their order; nobody else changes them now.
+
+    Where a periodic one is among them, a run that is being posted is waited for first.
+    """
+    if periodic_drafts(connection, tenant, keys):
+        books.lock(connection, tenant)
+    return drafts_of(connection, tenant, keys)
+
+
+def issue_held(connection: sa.Connection, act: Act, drafts: Drafts) -> pl.DataFrame:
+    """Issue drafts that `held_drafts` gave, and return the invoices (columns INVOICES)."""
+    periodic = drafts.invoices.filter(pl.col("kind") == InvoiceKind.PERIODIC)["period"].unique().sort()
+    for period in periodic:
         run = books.run_of(connection, act.tenant, period)
         if run is None or run.state != "posted":
             books.rate_again(connection, act.tenant, period, reason="finalised before its run", at=act.now)
-    return issue(connection, drafts, at=act.now, stored_by=act.by).row(0, named=True)
+    return issue(connection, drafts, at=act.now, stored_by=act.by)
 
 
 def pay(connection: sa.Connection, act: Act, key: str, payment: Payment) -> tuple[dict[str, Any], bool]:

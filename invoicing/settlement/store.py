@@ -5,7 +5,7 @@ caller commits. Owns that credit is spent by one transaction at a time: whoever 
 those who do already, and then reads what is left.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -57,7 +57,7 @@ def credit(connection: sa.Connection, tenant: str, customers: Collection[str] | 
     keys = {"tenant": tenant, **({"customers": [*customers]} if named and customers is not None else {})}
     rows = connection.execute(sa.text(query), keys)
     found = pl.DataFrame([tuple(row) for row in rows], schema=CREDIT, orient="row")
-    return found if customers is None else found.filter(pl.col("customer").is_in([*customers]))
+    return found if customers is None or named else found.filter(pl.col("customer").is_in([*customers]))
 
 
 def allowance(connection: sa.Connection, tenant: str, customer: str, currency: str) -> int:
@@ -83,26 +83,30 @@ def rows_of(applications: Collection[Application], invoice: dict[str, Any], at: 
     return frame.with_columns(application_id("invoice_id", "entry_id").alias("id"))
 
 
-def applications(connection: sa.Connection, invoice_id: str) -> list[dict[str, Any]]:
-    """Everything that was applied to an invoice, oldest first: kind, amount_minor, reference, entry_id, applied_at."""
-    query = """SELECT kind, amount_minor, reference, replace(CAST(entry_id AS text), '-', '') AS entry_id, applied_at
-               FROM applications WHERE invoice_id = :id ORDER BY applied_at, amount_minor, id"""
-    return [dict(row) for row in connection.execute(sa.text(query), {"id": invoice_id}).mappings()]
+def applications(connection: sa.Connection, invoice_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Everything that was applied to invoices, by their id, oldest first.
+
+    Each has kind, amount_minor, reference, entry_id and applied_at.
+    """
+    query = """SELECT invoice_id, kind, amount_minor, reference, replace(CAST(entry_id AS text), '-', '') AS entry_id,
+                   applied_at
+               FROM applications WHERE invoice_id = ANY (:ids) ORDER BY applied_at, amount_minor, id"""
+    return _by_invoice(connection, query, invoice_ids)
 
 
 def applied_to(connection: sa.Connection, invoice_id: str) -> list[Application]:
     """The same as values."""
     return [
         Application(ApplicationKind(row["kind"]), row["amount_minor"], row["reference"], row["entry_id"])
-        for row in applications(connection, invoice_id)
+        for row in applications(connection, [invoice_id])[invoice_id]
     ]
 
 
-def changes(connection: sa.Connection, invoice_id: str) -> list[dict[str, Any]]:
-    """Who changed an invoice from which state to which, when and why, oldest first."""
-    query = """SELECT version, from_state, to_state, changed_by, reason, changed_at FROM invoice_changes
-               WHERE invoice_id = :id ORDER BY version"""
-    return [dict(row) for row in connection.execute(sa.text(query), {"id": invoice_id}).mappings()]
+def changes(connection: sa.Connection, invoice_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Who changed invoices from which state to which, when and why, by the invoices' id, oldest first."""
+    query = """SELECT invoice_id, version, from_state, to_state, changed_by, reason, changed_at FROM invoice_changes
+               WHERE invoice_id = ANY (:ids) ORDER BY version"""
+    return _by_invoice(connection, query, invoice_ids)
 
 
 def add_payment(
@@ -162,6 +166,13 @@ def takes_entries(connection: sa.Connection, tenant: str, day: date, now: dateti
     """Whether an entry may be dated on a day: its period is not closed, or is open again for a time."""
     period = min((each.through for each in closings(connection, tenant) if each.through >= day), default=None)
     return period is None or any(each.through == period and now < each.until for each in overrides(connection, tenant))
+
+
+def _by_invoice(connection: sa.Connection, query: str, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {each: [] for each in ids}
+    for row in connection.execute(sa.text(query), {"ids": list(ids)}).mappings():
+        found[row["invoice_id"]].append({name: value for name, value in row.items() if name != "invoice_id"})
+    return found
 
 
 def _content(invoice_id: str, told: Payment | FailedPayment) -> dict[str, Any]:

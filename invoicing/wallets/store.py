@@ -138,8 +138,11 @@ def burn_many(
     Returns what the invoices have burned (columns BURNS), those that did so before with what it was then: an invoice
     burns once. The entries are dated `effective_at`, the day of `at` if not given.
     """
+    customers = invoices["customer"].unique().to_list()
+    if not _wallets_of(connection, tenant, customers):  # which few have: the others wait for nobody
+        return pl.DataFrame(schema=BURNS)
     ledger.hold(connection, tenant)
-    lots = _locked_lots(connection, tenant, invoices["customer"].unique().to_list())
+    lots = _locked_lots(connection, tenant, customers)
     of_owners = invoices.join(lots, on=["customer", "currency"], how="semi")
     if of_owners.is_empty():
         return pl.DataFrame(schema=BURNS)
@@ -254,18 +257,16 @@ def history_of(
     return _read(connection, tenant, query, HISTORY, **keys)
 
 
-def prepaid(connection: sa.Connection, tenant: str) -> dict[str, int]:
-    """What is left of paid lots, by currency: the balance that account 2150 must have, as a credit."""
-    left = lots_of(connection, tenant).filter((pl.col("kind") == "paid") & (pl.col("balance_minor") > 0))
-    return dict(left.group_by("currency").agg(pl.col("balance_minor").sum()).iter_rows())
+def _wallets_of(connection: sa.Connection, tenant: str, customers: Sequence[str]) -> list[str]:
+    query = "SELECT id FROM wallets WHERE tenant = :tenant AND customer = ANY (:customers)"
+    return _read(connection, tenant, query, {"id": pl.String}, customers=list(customers))["id"].to_list()
 
 
 def _locked_lots(connection: sa.Connection, tenant: str, customers: Sequence[str]) -> pl.DataFrame:
     """The lots of these customers, after whoever moves them has ended. Locks first, reads then: see the module."""
-    if not customers:
+    ids = _wallets_of(connection, tenant, customers)
+    if not ids:
         return pl.DataFrame(schema=LOTS)
-    query = "SELECT id FROM wallets WHERE tenant = :tenant AND customer = ANY (:customers)"
-    ids = _read(connection, tenant, query, {"id": pl.String}, customers=list(customers))["id"].to_list()
     lock = "SELECT count(*) FROM (SELECT FROM wallets WHERE id = ANY (:ids) ORDER BY id FOR UPDATE) locked"
     with as_tenant(connection, tenant):
         connection.execute(sa.text(lock), {"ids": ids})

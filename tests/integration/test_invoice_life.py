@@ -105,7 +105,7 @@ def test_a_payment_settles_an_invoice_in_parts(database: sa.Engine) -> None:
     ]  # fmt: skip
     assert told(database, key) == ["invoice.finalized", "invoice.paid"]
     with database.connect() as connection:
-        changes = store.changes(connection, key)
+        changes = store.changes(connection, [key])[key]
     assert [(each["from_state"], each["to_state"], each["changed_by"], each["reason"]) for each in changes] == [
         ("open", "open", "Ada", "payment pay_1"), ("open", "paid", "Ada", "payment pay_2"),
     ]  # fmt: skip
@@ -304,7 +304,7 @@ def test_a_draft_that_credit_covers_is_paid_at_once(database: sa.Engine) -> None
     assert (after["state"], after["settled_minor"], after["version"]) == ("paid", 12_000, 2)
     assert told(database, key) == ["invoice.finalized", "invoice.paid"]
     with database.connect() as connection:
-        [applied] = store.applications(connection, key)
+        [applied] = store.applications(connection, [key])[key]
         entries, _ = ledger.entries(connection, "default", entry_id=applied["entry_id"])
     assert (entries["template"].item(), entries["document_version"].item()) == ("P14", 2)
 

@@ -21,7 +21,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INVOICE = {
     "id": "i1", "tenant": "acme", "customer": "UA", "customer_name": 'United "Air" Lines, Zürich\\', "period": "2013-01",
     "number": "INV-000001", "currency": "USD", "minor_units": 2, "subtotal_minor": -(2**62), "tax_minor": 0,
-    "total_minor": -(2**62), "issued_at": NOW,
+    "total_minor": -(2**62), "issued_at": NOW, "due_on": date(2026, 2, 1), "version": 1,
 }  # fmt: skip
 
 
