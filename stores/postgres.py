@@ -200,14 +200,15 @@ def _known(connection: sa.Connection) -> tuple[str, str] | None:
 @contextmanager
 def _noted(connection: sa.Connection, before: tuple[str, str] | None, now: tuple[str, str] | None) -> Iterator[None]:
     """Note within this what the transaction acts for, and then what it did before, as it does after a rollback."""
-    connection.info[_ACTING] = (connection.get_transaction(), now)
+    info, transaction = connection.info, connection.get_transaction()  # a connection that is lost is asked for nothing
+    info[_ACTING] = (transaction, now)
     try:
         yield
     finally:
         if before is None:
-            connection.info.pop(_ACTING, None)
+            info.pop(_ACTING, None)
         else:
-            connection.info[_ACTING] = (connection.get_transaction(), before)
+            info[_ACTING] = (transaction, before)
 
 
 def _driver(connection: sa.Connection) -> psycopg.Connection[Any]:
