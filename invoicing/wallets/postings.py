@@ -50,9 +50,10 @@ def burns_of(made: pl.DataFrame, lots: pl.DataFrame, tenant: str) -> pl.DataFram
     return known.with_columns(digests(*identity).alias("entry_id"))
 
 
-def burn_documents(burns: pl.DataFrame, *, tenant: str, effective_at: date) -> Documents:
+def burn_documents(burns: pl.DataFrame, *, tenant: str, day: date, closed_through: date | None) -> Documents:
     """What burning does to the books, an entry for each invoice and kind of credits, in their order.
 
+    Dated the day, or the first open one.
     `burns` has invoice_id, version, wallet_id, customer, currency, kind and burned_minor, above zero.
     """
     rows = burns.with_columns(
@@ -60,7 +61,7 @@ def burn_documents(burns: pl.DataFrame, *, tenant: str, effective_at: date) -> D
         pl.lit("wallet burn").alias("document_kind"),
         pl.col("invoice_id").alias("document_id"),
         pl.col("version").alias("document_version"),
-        pl.lit(effective_at).alias("effective_at"),
+        *dated(pl.lit(day), closed_through),
         pl.format("Credits burned by invoice {}", "invoice_id").alias("description"),
         pl.col("burned_minor").alias("amount_minor"),
         pl.lit(["burned", "tender"]).alias("amount"),
@@ -78,17 +79,21 @@ def top_up_document(
     paid_minor: int,
     invoiced: bool,
     day: date,
+    closed_through: date | None,
 ) -> Documents:
-    """A lot that was paid for: P22, from the gateway's clearing account, or from the receivable of its invoice."""
+    """A lot that was paid for: P22, from the gateway's clearing account, or from the receivable of its invoice.
+
+    Dated the day, or the first open one.
+    """
     row = pl.DataFrame(
         {
             "template": ["P22"], "document_kind": ["top-up"], "document_id": [reference], "document_version": [1],
             "description": [f"Credits of {customer}"], "customer": [customer], "currency": [currency],
-            "wallet_id": [wallet_id], "amount_minor": [paid_minor], "effective_at": [day],
+            "wallet_id": [wallet_id], "amount_minor": [paid_minor],
             "amount": [["invoiced" if invoiced else "payment", "credits"]],
         }
     )  # fmt: skip
-    return _documents(row, tenant)
+    return _documents(row.with_columns(dated(pl.lit(day), closed_through)), tenant)
 
 
 def breakage_documents(expiries: pl.DataFrame, *, tenant: str, closed_through: date | None) -> Documents:
@@ -112,8 +117,6 @@ def _documents(rows: pl.DataFrame, tenant: str) -> Documents:
     documents = rows.with_columns(
         pl.lit(tenant).alias("tenant"), pl.lit(1).alias("part"), pl.lit(None).alias("relates_to")
     )
-    if "relates_to_period" not in rows.columns:
-        documents = documents.with_columns(pl.lit(None).alias("relates_to_period"))
     amounts = rows.with_row_index("document").explode("amount")
     # a wallet splits prepaid credits and discounts; a payment by its payout, which is not known yet
     split = pl.when(pl.col("amount") == "payment").then(pl.lit("")).otherwise("wallet_id").alias("dimension")

@@ -15,6 +15,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from invoicing.ledger import store as ledger
+from invoicing.ledger.days import open_day
 from invoicing.ledger.journal import entries_of, reversal
 from invoicing.outbox.store import emit
 from invoicing.periods import store as periods
@@ -107,6 +108,7 @@ def top_up(connection: sa.Connection, tenant: str, lot: Lot, *, at: datetime) ->
         _post(connection, top_up_document(
             tenant=tenant, reference=lot.reference, wallet_id=wallet_id, customer=lot.customer, currency=lot.currency,
             paid_minor=lot.amount_minor, invoiced=lot.invoiced, day=at.date(),
+            closed_through=periods.closed_through(connection, tenant),
         ), at)  # fmt: skip
     minor = lot.amount_minor
     grant = (lot_id, 0, MoveKind.GRANT.value, lot.reference, None, minor, minor, minor, None, 0)
@@ -136,7 +138,7 @@ def burn_many(
     """Let credits pay for invoices (columns `lots.INVOICES`), as far as they reach, and post it (P23, P24).
 
     Returns what the invoices have burned (columns BURNS), those that did so before with what it was then: an invoice
-    burns once. The entries are dated `effective_at`, the day of `at` if not given.
+    burns once. The entries are dated `effective_at`, the day of `at` if not given, or the first open day.
     """
     customers = invoices["customer"].unique().to_list()
     if not _wallets_of(connection, tenant, customers):  # which few have: the others wait for nobody
@@ -186,9 +188,10 @@ def give_back(
     left = made.group_by("lot_id").agg((-pl.col("amount_minor").sum()).alias("amount_minor"))
     wanted = returned(order.join(left, on="lot_id", maintain_order="left"), invoice_id, amount_minor, reference)
     day = effective_at or at.date()
+    first_open = open_day(day, periods.closed_through(connection, tenant))
     for entry_id in before["entry_id"]:
         entry, postings = ledger.entries(connection, tenant, entry_id=entry_id)
-        journal = reversal(entry, postings, effective_at=day, reason="credits given back", booked_at=at)
+        journal = reversal(entry, postings, effective_at=first_open, reason="credits given back", booked_at=at)
         ledger.post(connection, journal.entries, journal.postings)
     now = _post_burns(connection, tenant, pl.concat([made, wanted]), lots, day, at)
     _move(connection, tenant, moves(wanted, lots), at)
@@ -286,7 +289,9 @@ def _post_burns(
 ) -> pl.DataFrame:
     """Post what invoices have burned by all their moves; returns it (columns BURNS)."""
     burns = burns_of(made, lots, tenant)
-    _post(connection, burn_documents(burns, tenant=tenant, effective_at=day), at)
+    if burns.height:
+        closed = periods.closed_through(connection, tenant)
+        _post(connection, burn_documents(burns, tenant=tenant, day=day, closed_through=closed), at)
     return burns.select(*BURNS)
 
 

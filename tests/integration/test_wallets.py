@@ -247,3 +247,20 @@ def test_a_bill_run_burns_for_those_who_have_a_wallet(database: sa.Engine) -> No
             assert burns.select("invoice_id", "burned_minor").rows() == expected
         holds(connection)
         assert prepaid(connection) == {}
+
+
+def test_what_moves_on_a_closed_day_is_posted_on_the_first_open_one(database: sa.Engine) -> None:
+    """A month is closed on its last day: what is put in, burned and given back on that day is dated behind it."""
+    at, opens = datetime(2026, 1, 31, 18, tzinfo=UTC), date(2026, 2, 1)
+    with database.begin() as connection:
+        close_period(connection, "default", at.date())
+    with database.begin() as connection:
+        store.top_up(connection, "default", lot("paid", 500), at=at)
+        store.top_up(connection, "default", lot("free", 200, promotional=True, priority=60), at=at)
+        assert burn(connection, "one", 600, at=at) == 600
+        store.give_back(connection, "default", invoice_id="one", amount_minor=150, reference="void", at=at)
+        holds(connection)
+        query = "SELECT DISTINCT document_kind, effective_at, relates_to_period FROM journal_entries ORDER BY 1"
+        assert [tuple(row) for row in connection.exec_driver_sql(query)] == [
+            ("reversal", opens, None), ("top-up", opens, "2026-01"), ("wallet burn", opens, "2026-01"),
+        ]  # fmt: skip
