@@ -167,6 +167,8 @@ class Auditor:
     """Customer, currency, period, charge, revenue, tax rule and minor units of what is not billed."""
     numbers: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
+    created: set[str] = field(default_factory=set)
+    """The drafts that were told of: each once, whatever became of them."""
     payments: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
     """What was said of them, by outcome and id."""
     refunds: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -195,6 +197,11 @@ class Auditor:
         for line, (net, taxes) in zip(lines, nets, strict=True):
             line.net, line.taxes, line.taken_taxes = net, taxes, [0] * len(taxes)
         return groups
+
+    def tell_of_draft(self, key: str) -> None:
+        """Tell that there is a draft, once."""
+        self.events["invoice.created"] += key not in self.created
+        self.created.add(key)
 
     def invoice(self, key: str) -> Invoice:
         """The invoice with an id."""

@@ -84,7 +84,8 @@ def bill(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
     if how == "draft":
         for each in drafts:
             auditor.invoices[each.id] = each
-            auditor.events["invoice.created"] += each.version == 1
+            if each.version == 1:
+                auditor.tell_of_draft(each.id)
         return "done"
     _settle_late(auditor, written_off, again, rated, period, at)
     issue(auditor, drafts, at)

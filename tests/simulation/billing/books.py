@@ -39,7 +39,7 @@ class Books:
     closings: list[date] = field(default_factory=list)
     opened: dict[date, datetime] = field(default_factory=dict)
     """Until when the period that was closed through a day takes entries."""
-    openings: set[datetime] = field(default_factory=set)
+    openings: set[tuple[date, datetime]] = field(default_factory=set)
 
     @property
     def closed_through(self) -> date | None:

@@ -217,7 +217,7 @@ def write_manual(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
     if before:
         invoice.version = before.version + (auditor.manual[step["reference"]] != content)
     else:
-        auditor.events["invoice.created"] += 1
+        auditor.tell_of_draft(key)
     auditor.manual[step["reference"]] = content
     auditor.invoices[key] = invoice
     if step["finalize"]:

@@ -22,6 +22,8 @@ def top_up(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
         if auditor.lots[key].said != said:
             raise RefusedError("other content")
         return "known"
+    if paid and ("P22", step["reference"], 1) in auditor.books.known:
+        raise RefusedError("other content")  # one payment is not two customers'
     if paid:
         source = 1100 if step["invoiced"] else 1010
         auditor.books.post("P22", "top-up", step["reference"], 1, customer, auditor.books.open_day(at.date()), at,
@@ -113,9 +115,9 @@ def close(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
 
 def reopen(auditor: Auditor, step: dict[str, Any], at: datetime) -> str:
     """A closed period takes entries again for some hours."""
-    if step["at"] in auditor.books.openings:
+    if (step["through"], at) in auditor.books.openings:
         return "known"
-    auditor.books.openings.add(at)
+    auditor.books.openings.add((step["through"], at))
     auditor.books.opened[step["through"]] = step["until"]
     auditor.events["ledger.period_reopened"] += 1
     return "done"

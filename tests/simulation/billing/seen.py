@@ -6,9 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from schemas.identity import digest
 from tests.simulation.billing.auditor import Auditor
-from tests.simulation.billing.customers import TENANT
 
 Seen = dict[str, Any]
 
@@ -34,6 +32,7 @@ _QUERIES = {
     "written off": "SELECT customer, currency, usage_period, charge, amount_minor FROM usage_write_offs",
     "billed again": "SELECT invoice_id FROM invoice_rebills",
     "closed": "SELECT through FROM closed_periods",
+    "opened": "SELECT through, opened_at FROM period_overrides",
     "settled": "SELECT count(*) FROM settled_entries",
 }  # fmt: skip
 _BALANCES = """SELECT p.account, p.customer, p.dimension, p.currency, sum(p.amount_minor)::bigint FROM postings p
@@ -95,6 +94,7 @@ def foretold(auditor: Auditor, effective: date, booked: datetime) -> Seen:
         "written off": [(row[0], row[1], row[2], row[3], row[6]) for row in auditor.write_offs],
         "billed again": [(i.id,) for i in invoices if i.rebilled],
         "closed": [(day,) for day in books.closings],
+        "opened": [*books.openings],
         "settled": [(len(auditor.settled),)],
     }  # fmt: skip
     found: Seen = {name: _keyed(value) for name, value in rows.items()}
@@ -131,8 +131,3 @@ def _entry(template: str, kind: str, document: str, version: int, day: date) -> 
     """What is compared of an entry: reversals and rows of payouts are named by what the auditor does not know."""
     named = "" if kind in {"reversal", "payout row"} else document
     return template, kind, named, version, day
-
-
-def wallet_of(customer: str, currency: str) -> str:
-    """The id of a wallet."""
-    return digest("wallet", TENANT, customer, currency)

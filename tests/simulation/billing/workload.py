@@ -1,7 +1,7 @@
 """Chooses what happens next, from a seed: mostly what is allowed, sometimes what must be refused."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 from typing import Any
 
@@ -29,11 +29,18 @@ class Workload:
 
     def next(self, auditor: Auditor) -> Step:
         """The next step."""
+        before, closes = self.now, False
         self.now += timedelta(minutes=self.chance.randint(5, 60 * 30))
-        if self.chance.random() < 0.08:  # late on the last day of a month
+        if (
+            before.date() == auditor.books.closed_through and self.chance.random() < 0.8
+        ):  # more on the day that is closed
+            self.now = before + timedelta(minutes=5)
+        elif self.chance.random() < 0.08:  # on the last day of a month, which is sometimes closed before it is over
             self.now = max(self.now, datetime.combine(month_end(self.now.date()), self.now.time(), UTC))
+            closes = self.chance.random() < 0.4
         while True:
-            kind = self.chance.choices([*_WEIGHTS], [*_WEIGHTS.values()])[0]
+            kind = "close" if closes else self.chance.choices([*_WEIGHTS], [*_WEIGHTS.values()])[0]
+            closes = False
             choose: Callable[[Auditor], Step | None] = getattr(self, f"_{kind}")
             step = choose(auditor)
             if step is not None:
@@ -162,12 +169,17 @@ class Workload:
         }  # fmt: skip
 
     def _apply_credit(self, auditor: Auditor) -> Step | None:
-        one = self._any(auditor, "open")
+        having = [each for each in auditor.invoices.values()
+                  if each.state == "open" and auditor.credit(each.customer, each.currency)]  # fmt: skip
+        one = self.chance.choice(sorted(having, key=lambda each: each.id)) if having else self._any(auditor, "open")
         at_most = self.chance.choice((1, 500, 2**40))
         return one and {"do": "apply_credit", "invoice": one.id, "at_most": at_most}
 
     def _void(self, auditor: Auditor) -> Step | None:
-        one = self._any(auditor, "open")
+        whole = [each for each in auditor.invoices.values() if each.state == "open"
+                 and not {part.kind for part in each.applied} - {"customer_credit", "wallet"}]  # fmt: skip
+        usual = whole and self.chance.random() < 0.8
+        one = self.chance.choice(sorted(whole, key=lambda each: each.id)) if usual else self._any(auditor, "open")
         return one and {"do": "void", "invoice": one.id}
 
     def _uncollectible(self, auditor: Auditor) -> Step | None:
@@ -260,15 +272,22 @@ class Workload:
         return {
             "do": "document", "template": self.chance.choice(("P29", "P18", "P08")), "document": f"doc {self.count}",
             "customer": customer.name, "currency": customer.currency, "minor": self._amount(),
-            "day": self.now.date() - timedelta(days=self.chance.choice((0, 0, 15, 40))),
+            "day": self._day(auditor),
         }  # fmt: skip
+
+    def _day(self, auditor: Auditor) -> date:
+        """Mostly today; also a closed one, but not where it was open for a time: the database looks at a real clock."""
+        day, books = self.now.date() - timedelta(days=self.chance.choice((0, 0, 15, 40))), auditor.books
+        period = min((each for each in books.closings if each >= day), default=None)
+        past = period in books.opened and not books.takes(day, self.now)
+        return books.open_day(day) if past else day
 
     def _reverse(self, auditor: Auditor) -> Step | None:
         mine = [key for key in auditor.books.known if key[1].startswith("doc ")]
         if not mine:
             return None
         template, document, _ = self.chance.choice(mine)
-        return {"do": "reverse", "template": template, "document": document, "day": self.now.date()}
+        return {"do": "reverse", "template": template, "document": document, "day": self._day(auditor)}
 
     def _close(self, auditor: Auditor) -> Step | None:
         today = self.now.date()
