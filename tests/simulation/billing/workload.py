@@ -1,7 +1,7 @@
 """Chooses what happens next, from a seed: mostly what is allowed, sometimes what must be refused."""
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -15,7 +15,7 @@ KEYED = {"finalize", "apply_credit", "void", "uncollectible", "credit_note"}
 _WEIGHTS = {
     "use": 14, "late": 7, "draft": 3, "final": 14, "preview": 2, "progressive": 5, "accrue": 3, "finalize": 4, "pay": 20,
     "fail": 3, "apply_credit": 3, "void": 6, "uncollectible": 4, "refund": 4, "write": 8, "rewrite": 3, "delete": 2,
-    "credit_note": 10, "top_up": 6, "expire": 3, "recognise": 4, "document": 3, "reverse": 2, "close": 4, "reopen": 2,
+    "credit_note": 10, "top_up": 14, "expire": 3, "recognise": 4, "document": 3, "reverse": 2, "close": 4, "reopen": 2,
     "reconcile": 4,
 }  # fmt: skip
 
@@ -249,12 +249,12 @@ class Workload:
         return {"do": "credit_note", "invoice": one.id, "wanted": wanted}
 
     def _top_up(self, auditor: Auditor) -> Step:
-        customer = auditor.usage.customers[self.chance.choice(sorted(auditor.usage.customers))]
+        customer = auditor.usage.customers[self.chance.choice(sorted(auditor.usage.customers)[:2])]  # several lots each
         promotional = self.chance.random() < 0.4
-        days = self.chance.choice((None, 3, 10, 40))
+        days = self.chance.choice((None, 10, 40, 90))
         return {
-            "do": "top_up", "customer": customer.name, "currency": customer.currency, "minor": self._amount(),
-            "reference": f"top-up {self.count}", "promotional": promotional, "priority": self.chance.choice((10, 50, 50)),
+            "do": "top_up", "customer": customer.name, "currency": customer.currency, "minor": 1 + self._amount() // 4,
+            "reference": f"top-up {self.count}", "promotional": promotional, "priority": self.chance.choice((10, 50, 50, 90)),
             "expires_at": days and self.now + timedelta(days=days),
             "invoiced": not promotional and self.chance.random() < 0.2,
         }  # fmt: skip
